@@ -1,0 +1,19 @@
+from campaigns.models.access import AuditEntry
+from campaigns.models.audience import List, Recipient, Subscription, SubscriptionState
+from campaigns.models.campaign import Campaign, CampaignPriority
+from campaigns.models.imports import Import, RejectedRow
+from campaigns.models.template import Template, TemplateVersion
+
+__all__ = [
+    "AuditEntry",
+    "Campaign",
+    "CampaignPriority",
+    "Import",
+    "List",
+    "Recipient",
+    "RejectedRow",
+    "Subscription",
+    "SubscriptionState",
+    "Template",
+    "TemplateVersion",
+]

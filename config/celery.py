@@ -1,0 +1,66 @@
+"""Celery's application: queues, and the settings that make Redis a safe broker for mail.
+
+A task carries the id of a batch; PostgreSQL holds the work. So a lost task is published
+again and a task delivered twice finds its batch taken: nothing here has to be exactly-once.
+Waiting is a `due_at` column: no task is ever published with a countdown or an eta.
+"""
+
+from __future__ import annotations
+
+import os
+
+# A worker's SIGTERM becomes a soft shutdown: running batches end, the rest goes back.
+os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+
+from celery import Celery
+from django.conf import settings
+from kombu import Queue
+
+DELIVERY_QUEUES = ("deliver.high", "deliver.normal", "deliver.low")
+QUEUES = ("deliver.urgent", *DELIVERY_QUEUES, "dispatch", "expand", "feedback", "upkeep")
+
+# Longer than three times the longest task (a batch ends after five minutes at the latest,
+# see mailer/conf.py), or Redis would hand a running task to a second worker.
+VISIBILITY_TIMEOUT_SECONDS = 900
+
+app = Celery("postroad")
+app.conf.update(
+    broker_url=settings.REDIS_URL,
+    broker_transport_options={
+        "visibility_timeout": VISIBILITY_TIMEOUT_SECONDS,
+        # Strict order among the queues of one worker, in the order of its -Q.
+        "queue_order_strategy": "priority",
+        "unacked_restore_interval": 15,
+        "unacked_restore_throttle": 1,
+        "socket_timeout": 30,
+        "socket_connect_timeout": 5,
+        "socket_keepalive": True,
+        "health_check_interval": 25,
+    },
+    visibility_timeout=VISIBILITY_TIMEOUT_SECONDS,
+    broker_connection_retry_on_startup=True,
+    broker_connection_max_retries=None,
+    result_backend=None,
+    task_ignore_result=True,
+    task_serializer="json",
+    accept_content=["json"],
+    task_queues=[Queue(name) for name in QUEUES],
+    task_default_queue="upkeep",
+    task_create_missing_queues=False,
+    task_acks_late=True,
+    task_reject_on_worker_lost=True,
+    worker_prefetch_multiplier=1,
+    # On Redis an ack survives a reconnect; cancelling would leave tasks unacked for long.
+    worker_cancel_long_running_tasks_on_connection_loss=False,
+    worker_soft_shutdown_timeout=20,
+    worker_enable_soft_shutdown_on_idle=True,
+    worker_send_task_events=True,
+    task_send_sent_event=False,
+    worker_hijack_root_logger=False,
+    timezone="UTC",
+    enable_utc=True,
+    beat_scheduler="django_celery_beat.schedulers:DatabaseScheduler",
+    beat_max_loop_interval=5,
+)
+app.autodiscover_tasks()
