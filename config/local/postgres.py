@@ -143,7 +143,7 @@ def _require_same_user(record: Record) -> None:
     if record.mode is Mode.USER_NAMESPACE and not running_user.may_unshare():
         raise CannotStart(
             f"The data in {record.data} was made as root in a user namespace, which is refused "
-            "here now. Start where it was made, or dump there and restore with another POSTROAD_VAR."
+            "here now. Start where it was made, or dump there and restore to another POSTROAD_VAR."
         )
     if record.mode is Mode.DIRECT and record.data.stat().st_uid != os.geteuid():
         raise CannotStart(
@@ -207,7 +207,10 @@ def _initdb(programs: Path, data: Path, password_file: Path, major: int, mode: M
 
 
 def _data_folder(home: Path, mode: Mode) -> Path:
-    if mode is not Mode.NOBODY or running_user.others_can_reach(home):
+    if mode is not Mode.NOBODY:
+        return home / "data"
+    if running_user.others_can_reach(home.parent):
+        home.chmod(0o711)  # through, but not into: each thing inside is private
         return home / "data"
     return running_user.reachable_folder(f"postroad-{_mark(home)}") / "data"
 
@@ -265,13 +268,18 @@ def accepts(server_url: str) -> bool:
         return False
 
 
+def ensure_database(server_url: str) -> None:
+    """Make our database where there is none. `server_url` leads to another one, `postgres`."""
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        row = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [NAME]).fetchone()
+        if row is None:
+            connection.execute(f'CREATE DATABASE "{NAME}"')
+
+
 def await_ready(child: Child, port: int, password: str, seconds: float = 60) -> None:
     """Wait until the server answers (after a crash it recovers first), and has our database."""
     server = url(port, password, "postgres")
     ready = await_true(lambda: child.poll() is not None or accepts(server), seconds)
     if not ready or child.poll() is not None:
         raise CannotStart(f"PostgreSQL did not start:\n{child.last_lines()}")
-    with psycopg.connect(server, autocommit=True) as connection:
-        row = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [NAME]).fetchone()
-        if row is None:
-            connection.execute(f'CREATE DATABASE "{NAME}"')
+    ensure_database(server)

@@ -101,7 +101,8 @@ def beat() -> Role:
     return Role(
         name="beat",
         command=(
-            *("celery", "-A", "config", "beat", "--loglevel", "INFO"),
+            # No pid file: one that a crash left behind could stop the next start.
+            *("celery", "-A", "config", "beat", "--loglevel", "INFO", "--pidfile="),
             *("--scheduler", "django_celery_beat.schedulers:DatabaseScheduler"),
         ),
         ready=Ready(Sign.LOG, "beat: Starting"),
