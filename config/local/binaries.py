@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,8 +85,13 @@ def postgres_installations() -> Iterator[Binaries]:
 
 def find_postgres(wanted_major: int | None = None) -> Binaries:
     """The installation to run; of version `wanted_major` where a data folder asks for one."""
+    return pick(postgres_installations(), wanted_major)
+
+
+def pick(installations: Iterable[Binaries], wanted_major: int | None) -> Binaries:
+    """The first that fits. Which version a data folder was made by, decides."""
     seen: list[int] = []
-    for found in postgres_installations():
+    for found in installations:
         if wanted_major is None or found.major == wanted_major:
             return found
         seen.append(found.major)

@@ -6,7 +6,14 @@ import socket
 from dataclasses import dataclass
 
 LOOPBACK = "127.0.0.1"
-USUAL = {"web": 8000, "flower": 5555, "inbox": 8025, "postgres": 54320, "valkey": 63790}
+USUAL = {
+    "web": 8000,
+    "flower": 5555,
+    "inbox": 8025,
+    "dns": 8053,
+    "postgres": 54320,
+    "valkey": 63790,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,12 +23,19 @@ class Choice:
 
 
 def is_free(port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # As servers do: a connection that lingers after a close is no obstacle.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    """Say whether a server could listen there, by TCP and by UDP."""
+    return all(_binds(kind, port) for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM))
+
+
+def _binds(kind: socket.SocketKind, port: int) -> bool:
+    with socket.socket(socket.AF_INET, kind) as probe:
+        if kind is socket.SOCK_STREAM:
+            # As servers do: a connection that lingers after a close is no obstacle.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))
-            probe.listen(1)
+            if kind is socket.SOCK_STREAM:
+                probe.listen(1)
         except OSError:
             return False
         return True

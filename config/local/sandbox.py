@@ -23,8 +23,11 @@ class Answer:
     inbox_url: str
 
 
-def prepare(folder: Path, root: Path, inbox_port: int) -> Spec:
-    """Say how to run the sandbox with its state in `folder`."""
+def prepare(folder: Path, root: Path, *, inbox_port: int, dns_port: int) -> Spec:
+    """Say how to run the sandbox with its state in `folder`.
+
+    The ports are chosen by us, so that after a crash it answers where everybody looks for it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     # What an earlier run answered under must not be taken for this one's.
     (folder / ADDRESSES).unlink(missing_ok=True)
@@ -32,7 +35,7 @@ def prepare(folder: Path, root: Path, inbox_port: int) -> Spec:
         name="sandbox",
         command=(
             *(sys.executable, "-m", "sandbox", "--state-dir", str(folder)),
-            *("--http-port", str(inbox_port)),
+            *("--http-port", str(inbox_port), "--dns-port", str(dns_port)),
         ),
         marker="sandbox",
         folder=root,

@@ -84,9 +84,12 @@ class Stack:
             postgres.ensure_database(server)
         return database_url, redis_url
 
-    def start_sandbox(self, inbox_port: int) -> Child:
+    def start_sandbox(self) -> Child:
         folder = self.var / "sandbox"
-        return self.supervisor.start(lambda: sandbox.prepare(folder, ROOT, inbox_port))
+        inbox, dns = (usual_port(self.supervisor, name) for name in ("inbox", "dns"))
+        return self.supervisor.start(
+            lambda: sandbox.prepare(folder, ROOT, inbox_port=inbox, dns_port=dns)
+        )
 
     def await_sandbox(self, child: Child) -> sandbox.Answer:
         """Wait until it answers; say where."""

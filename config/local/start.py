@@ -97,7 +97,7 @@ class Run:
         self.listen = Listen(web_port=self._web_port(), flower_port=self._port("flower"))
         sandbox_child = None
         if not self.options.no_sandbox:
-            sandbox_child = stack.start_sandbox(self._port("inbox"))
+            sandbox_child = stack.start_sandbox()
         database_url, redis_url = stack.start_both()
         answer = stack.await_sandbox(sandbox_child) if sandbox_child else None
         self.sandbox_url = answer.inbox_url if answer else ""
