@@ -19,7 +19,7 @@ LINE_LIMIT_BYTES = 8_192  #: RFC 5321 says 512; servers with long explanations e
 LINES_LIMIT = 128  #: lines in one reply; more is a server that never ends it
 TEXT_LIMIT = 2_000  #: characters of a reply that are kept
 
-_ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?:[ \t]+|$)")
+_ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?:[ \t]+|$)", re.MULTILINE)
 # PostgreSQL refuses NUL, logs and pages suffer from the others; "\n" joins the lines of a reply.
 _CONTROLS = {code: " " for code in (*range(32), *range(127, 160)) if code != ord("\n")}
 
