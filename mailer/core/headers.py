@@ -24,6 +24,7 @@ _LINE_CHARS = 78  #: RFC 5322, 2.1.1: should
 _WORD_CHARS = 75  #: RFC 2047, section 2
 _OPENING, _CLOSING = "=?utf-8?q?", "?="
 _OPENING_B = "=?utf-8?b?"
+_READABLE_RATIO = 1.8  #: up to this size text stays readable in Q; beyond it B is shorter
 _MAX_ADDRESS_OCTETS = 254  #: RFC 5321, 4.5.3.1.3 less the angle brackets
 _MAX_URI_CHARS = 900  #: keeps the line under RFC 5322's 998
 
@@ -208,7 +209,7 @@ def _encoded(value: str, column: int) -> str:
     later = _WORD_CHARS - 1 - len(_OPENING) - len(_CLOSING)
     costs = [_q_cost(char) for char in value]
     octets = len(value.encode())
-    if sum(costs) <= octets * 4 / 3:
+    if sum(costs) <= octets * _READABLE_RATIO:
         words = _split(value, costs, room, later)
         return "\r\n ".join(f"{_OPENING}{_q(word)}{_CLOSING}" for word in words)
     sizes = [len(char.encode()) for char in value]

@@ -19,6 +19,7 @@ from mailer.core.sandbox import GLOBALS
 #: names that are not identifiers: `{{ fields["Company name"] }}`.
 PROVIDED = frozenset({"unsubscribe_url", "fields"})
 _DEFAULTS = ("default", "d")
+_MAPPING_METHODS = ("get", "items", "keys", "values")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,9 @@ def _looked_up(tree: nodes.Node) -> tuple[frozenset[str], bool]:
 def _name_in_fields(node: nodes.Node) -> str:
     """`fields.x`, `fields["x"]` and `fields.get("x")` say x."""
     match node:
-        case nodes.Getattr(node=nodes.Name(name="fields"), attr=str(attr)) if attr != "get":
+        case nodes.Getattr(node=nodes.Name(name="fields"), attr=str(attr)) if (
+            attr not in _MAPPING_METHODS
+        ):
             return attr
         case nodes.Getitem(node=nodes.Name(name="fields"), arg=nodes.Const(value=str(key))):
             return key

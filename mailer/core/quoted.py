@@ -21,11 +21,10 @@ import re
 from binascii import b2a_qp
 
 _SOFT_BREAK = "=\r\n"
-# 73 leaves room for the soft break's "=" and for an escaped first character: 73 + 1 + 2 = 76.
-_LINE_CHARS = 73
-
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-_OVERLONG = re.compile(rb"(?=.{74}).{71,73}(?<!=)(?<!=.)")
+# A full line that does not cut an escape, or what is left of a line. A full line has 73
+# characters, to leave room for its soft break and for an escaped first character: 73 + 1 + 2.
+_LINE = re.compile(rb"(?=.{74}).{71,73}(?<!=)(?<!=.)|.*\n|.+")
 _plain_text = re.compile(r"(?!\.|From )[ -<>-~]{1,73}").fullmatch
 _plain_html = re.compile(r"(?!\.|From )[ !#-%(-;?-~]{1,73}").fullmatch
 
@@ -55,8 +54,8 @@ def encode(text: str) -> str:
     # The C encoder breaks lines by its own rules; its breaks are undone and made anew below.
     data = b2a_qp(text.encode(), quotetabs=False, istext=True).replace(b"=\n", b"")
     data = data.replace(b"\t", b"=09").replace(b"  ", b" =20").replace(b" \n", b"=20\n")
-    data = _OVERLONG.sub(rb"\g<0>=\n", data)
-    data = b"\n" + data if data.endswith(b"\n") else b"\n" + data + b"=\n"
+    data = b"\n" + b"=\n".join(_LINE.findall(data)) + b"=\n"
+    data = data.replace(b"\n=\n", b"\n")
     data = data.replace(b"\n.", b"\n=2E").replace(b"\nFrom ", b"\n=46rom ")
     return data[1:].replace(b"\n", b"\r\n").decode("ascii")
 

@@ -191,6 +191,14 @@ def _joined(chunks: Iterable[str]) -> str:
 class _ValuesAreReady(CodeGenerator):
     """Put values out as `finalize` returns them: escaped and encoded in one step."""
 
+    def _output_child_to_const(
+        self, node: nodes.Expr, frame: Frame, finalize: CodeGenerator._FinalizeInfo
+    ) -> str:
+        const = node.as_const(frame.eval_ctx)
+        if isinstance(node, nodes.TemplateData) or finalize.const is None:
+            return str(const)
+        return finalize.const(const)
+
     def _output_child_pre(
         self, node: nodes.Expr, frame: Frame, finalize: CodeGenerator._FinalizeInfo
     ) -> None:
