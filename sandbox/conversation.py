@@ -30,6 +30,7 @@ RECIPIENTS_AT_MOST = 1000  #: RFC 5321 section 4.5.3.1.8 asks for 100 at least
 ERRORS_AT_MOST = 20  #: Postfix's smtpd_hard_error_limit
 REPLY_LINE_AT_MOST = 510  #: RFC 5321 section 4.5.3.1.5, without CRLF
 
+_NO_RECIPIENTS = b"554 5.5.1 No valid recipients\r\n"
 _ids = itertools.count(1)
 
 
@@ -186,8 +187,9 @@ class Conversation:
         return ("\r\n".join(lines) + "\r\n").encode("utf-8")
 
     def _object(self, reply: bytes) -> None:
-        self._errors += 1
         self._say(reply)
+        # A client that pipelines cannot know that its recipients were refused.
+        self._errors += reply is not _NO_RECIPIENTS
         if self._errors > ERRORS_AT_MOST:
             self._say(b"421 4.7.0 Too many errors\r\n")
             self.ending = Ending.CLOSE
@@ -293,7 +295,7 @@ class Conversation:
         if self._recipients:
             return None
         if self._has_refused:
-            return b"554 5.5.1 No valid recipients\r\n"
+            return _NO_RECIPIENTS
         return b"503 5.5.1 RCPT first\r\n"
 
     def _rset_command(self, argument: bytes) -> None:

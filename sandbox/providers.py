@@ -11,7 +11,7 @@ are named in `conversation`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +60,17 @@ class Provider:
     has_greylist: bool = False
     is_slow: bool = False
 
-    @property
-    def size_limit_bytes(self) -> int:
-        """What it announces by SIZE (RFC 1870)."""
-        sizes = [line.split()[1] for line in self.extensions if line.startswith("SIZE ")]
-        return int(sizes[0])
+    keywords: frozenset[str] = field(init=False)
+    size_limit_bytes: int = field(init=False)  #: what it announces by SIZE (RFC 1870)
+
+    def __post_init__(self) -> None:
+        words = [line.split() for line in self.extensions]
+        object.__setattr__(self, "keywords", frozenset(keyword for keyword, *_ in words))
+        size = next(int(values[0]) for keyword, *values in words if keyword == "SIZE")
+        object.__setattr__(self, "size_limit_bytes", size)
 
     def offers(self, keyword: str) -> bool:
-        return any(line.split()[0] == keyword for line in self.extensions)
+        return keyword in self.keywords
 
 
 _GMAIL = Provider(
