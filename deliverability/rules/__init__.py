@@ -8,8 +8,11 @@ from __future__ import annotations
 from functools import cache
 from importlib.resources import files
 
-from deliverability.core.classify import ReplyRules, load_rules
+from deliverability.core.classify import ReplyRules
+from deliverability.core.classify import classify as classify_by
+from deliverability.core.outcome import Reply, Verdict
 from deliverability.core.provider import ProviderRules, load_provider_rules
+from deliverability.core.reply_rules import load_rules
 
 
 @cache
@@ -22,6 +25,11 @@ def reply_rules() -> ReplyRules:
 def provider_rules() -> ProviderRules:
     """The table of mailbox providers."""
     return load_provider_rules(_text("providers.toml"))
+
+
+def classify(reply: Reply, provider: str) -> Verdict:
+    """Say what a reply means by the rules that are shipped."""
+    return classify_by(reply, provider, reply_rules())
 
 
 def _text(name: str) -> str:
