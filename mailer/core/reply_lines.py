@@ -11,12 +11,13 @@ RFC 5321 section 4.2.1 (multi-line replies) and 4.5.3.1.5 (lengths), RFC 2034 (e
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from deliverability.core.outcome import Phase, Reply
 
 LINE_LIMIT_BYTES = 8_192  #: RFC 5321 says 512; servers with long explanations exist
 LINES_LIMIT = 128  #: lines in one reply; more is a server that never ends it
+_OVERLONG = f"a reply line of more than {LINE_LIMIT_BYTES} octets"
 TEXT_LIMIT = 2_000  #: characters of a reply that are kept
 
 _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?:[ \t]+|$)", re.MULTILINE)
@@ -40,9 +41,11 @@ class UnexpectedReply(ReplyError):
     """A reply that no command asked for, or that does not fit the command it answers."""
 
 
-@dataclass(frozen=True, slots=True)
-class RawReply:
-    """One whole reply, its text not looked at yet: most replies are only asked for their code."""
+class RawReply(NamedTuple):
+    """One whole reply, its text not looked at yet: most replies are only asked for their code.
+
+    A tuple, because four of them are made for each message.
+    """
 
     code: int
     lines: tuple[bytes, ...]  #: without reply codes and line ends
@@ -81,14 +84,16 @@ class ReplyReader:
         try:
             for line in lines:
                 self._take(line.removesuffix(b"\r"), replies)
-            _check_length(self._rest)
+            if len(self._rest) > LINE_LIMIT_BYTES:
+                raise OverlongReply(_OVERLONG)
         except ReplyError as fault:
             self.fault = fault
             self._rest = b""
         return replies
 
     def _take(self, line: bytes, replies: list[RawReply]) -> None:
-        _check_length(line)
+        if len(line) > LINE_LIMIT_BYTES:
+            raise OverlongReply(_OVERLONG)
         code, separator = line[:3], line[3:4]
         is_code = len(code) == 3 and code.isdigit() and 50 <= code[0] <= 53
         if not is_code or separator not in (b"", b" ", b"-"):
@@ -103,8 +108,3 @@ class ReplyReader:
             # Where codes differ within a reply, the line that ends it counts, as in Postfix.
             replies.append(RawReply(int(code), tuple(self._lines)))
             self._lines = []
-
-
-def _check_length(line: bytes) -> None:
-    if len(line) > LINE_LIMIT_BYTES:
-        raise OverlongReply(f"a reply line of more than {LINE_LIMIT_BYTES} octets")
