@@ -36,6 +36,7 @@ class Sandbox:
     """A running sandbox."""
 
     process: subprocess.Popen[bytes]
+    folder: Path
     description: dict[str, Any]  #: what sandbox.json says
 
     @property
@@ -87,7 +88,7 @@ def start(folder: Path, *options: str) -> Sandbox:
         with contextlib.suppress(FileNotFoundError):
             description = json.loads(ready.read_text())
             if description["pid"] == process.pid:
-                return Sandbox(process, description)
+                return Sandbox(process, folder, description)
         time.sleep(0.01)
     process.kill()
     process.wait()
