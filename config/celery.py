@@ -64,3 +64,26 @@ app.conf.update(
     beat_max_loop_interval=5,
 )
 app.autodiscover_tasks()
+
+
+@worker_ready.connect
+def _look_after_this_host(**_: object) -> None:
+    """Rescue what dead workers of this host left; release slots of cold connections."""
+    from mailer import delivery, runtime, tasks
+
+    runtime.every(runtime.RESCUE_SECONDS, tasks.rescue_and_kick, name="mailer.rescue")
+    runtime.every(5.0, lambda: delivery.slots().release_idle(), name="mailer.slots")
+
+
+@worker_shutting_down.connect
+def _stop_feeding(**_: object) -> None:
+    from mailer import runtime
+
+    runtime.stop_feeding()
+
+
+@worker_shutdown.connect
+def _end_runtime(**_: object) -> None:
+    from mailer import runtime
+
+    runtime.shut_down()

@@ -38,7 +38,8 @@ def suppress_many(workspace_id: int, rows: Iterable[tuple[str, str, str]]) -> No
     with connection.cursor() as cursor:
         cursor.execute(
             """
-            INSERT INTO deliverability_suppression (workspace_id, address_key, scope, reason, detail)
+            INSERT INTO deliverability_suppression
+                (workspace_id, address_key, scope, reason, detail)
             SELECT %s, key, %s, reason, detail
             FROM unnest(%s::text[], %s::text[], %s::text[]) AS r(key, reason, detail)
             ON CONFLICT (workspace_id, address_key, scope) DO NOTHING

@@ -74,6 +74,8 @@ class DailyCap:
 
 Limit = RateLimit | DailyCap
 
+URGENT = 4  #: the priority of urgent mail
+
 #: States in which a source takes new mail.
 SENDING_STATES = frozenset({"new", "warming", "active"})
 
@@ -130,8 +132,11 @@ def connections_for(source: SourceFacts, priority: int) -> int:
     """Connections that a source may hold at one provider, over all workers.
 
     The source's own setting, else ten times the priority's class (1 low … 4 urgent), at most
-    a hundred.
+    a hundred. Of the source's own setting bulk leaves a fifth free, so that urgent mail finds
+    a connection at once.
     """
-    if source.max_connections is not None:
+    if source.max_connections is None:
+        return min(100, 10 * priority)
+    if priority >= URGENT or source.max_connections == 1:
         return source.max_connections
-    return min(100, 10 * priority)
+    return source.max_connections - max(1, source.max_connections // 5)

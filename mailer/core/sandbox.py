@@ -27,6 +27,7 @@ from markupsafe import Markup
 
 from mailer.core import budget as cost
 from mailer.core.budget import Budget, OverBudget
+from mailer.core.quoted import normalised
 
 # Names with a space: no template can say them.
 BUDGET = "the budget"
@@ -106,11 +107,11 @@ class _Format:
 
 
 def _is_blank(value: object) -> bool:
-    return (
-        value is None
-        or isinstance(value, Undefined)
-        or (isinstance(value, str) and (not value or value.isspace()))
-    )
+    if isinstance(value, str):
+        return (
+            not value or value.isspace() or not (value.isprintable() or normalised(value).strip())
+        )
+    return value is None or isinstance(value, Undefined)
 
 
 def default(value: object, stand_in: object = "", boolean: bool = False) -> object:

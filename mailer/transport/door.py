@@ -55,6 +55,10 @@ class Limits:
     messages_per_connection: int = 100
     idle_seconds: float = 30.0  #: how long a connection is kept warm
 
+    def __post_init__(self) -> None:
+        if self.connections < 1 or self.messages_per_connection < 1:
+            raise ValueError("need at least one connection and one message on it")
+
 
 @dataclass(frozen=True, slots=True)
 class Destination:

@@ -20,6 +20,7 @@ from mailer.transport.session import Session
 from mailer.transport.supply import Supply
 
 DEAD_SECONDS = 60.0  #: how long a host that did not answer is passed over
+BARREN_LIMIT = 3  #: connections in a row that answered no message; one may be a message's fault
 
 
 class NoConnection(Exception):
@@ -51,6 +52,14 @@ class _Tally:
     is_drained: bool = False  #: a worker ended because nothing was left to send
 
 
+def _check_welcome(session: Session, barren_count: int) -> None:
+    """Raise `NoConnection` when to knock again would only burn one message each time."""
+    if session.closing_reply is not None and not session.has_delivered:
+        raise NoConnection(Unreached(session.closing_reply, session.host.name))
+    if session.last_unreached is not None and barren_count >= BARREN_LIMIT:
+        raise NoConnection(session.last_unreached)
+
+
 class PooledTransport:
     """A `Transport` over connections that a dialler makes. Lives in one event loop."""
 
@@ -73,8 +82,8 @@ class PooledTransport:
         if self._is_closed:
             return SendReport()
         supply, tally = Supply(feed), _Tally()
-        self._supplies.add(supply)
         wanted = supply.prefetch(min(connections, destination.limits.connections))
+        self._supplies.add(supply)
         workers = [self._spawn(destination, supply, tally) for _ in range(wanted)]
         finish = self._keep(self._finish(supply, workers, tally))
         try:
@@ -109,15 +118,15 @@ class PooledTransport:
     # -- workers: each uses one connection at a time
 
     async def _work(self, destination: Destination, supply: Supply, tally: _Tally) -> None:
+        barren_count = 0
         try:
             while supply.has_more:
                 session = await self._take(destination, supply, tally)
                 if session is None:
                     break
                 await self._serve(destination, session, supply)
-                if session.closing_reply is not None and not session.has_delivered:
-                    # It asks to be left alone; knocking again would burn one message each time.
-                    raise NoConnection(Unreached(session.closing_reply, session.host.name))
+                barren_count = 0 if session.has_answered else barren_count + 1
+                _check_welcome(session, barren_count)
             tally.is_drained = True
         except NoConnection as error:
             tally.failure = error.unreached

@@ -49,6 +49,8 @@ class Session(asyncio.Protocol):
     ) -> None:
         self.host = host
         self.has_delivered = False
+        self.has_answered = False  #: whether any message got a reply that settled it
+        self.last_unreached: Unreached | None = None
         self.on_over: Callable[[Session], None] = lambda session: None
         self._conversation = core.Conversation(abilities)
         self._timeouts = timeouts
@@ -59,7 +61,6 @@ class Session(asyncio.Protocol):
         self._done: asyncio.Future[None] | None = None
         self._is_paused = False
         self._is_ended = False
-        self._has_answered = False
         self._is_our_doing = False
         self._announced_at = 0.0
         self._handed_at = 0.0
@@ -150,10 +151,15 @@ class Session(asyncio.Protocol):
         self._write()
         if not self.is_open:
             self._lose("the connection was lost")
-        elif not self._conversation.is_busy:
+        elif not self._is_waiting:
             self._finish_feed()
         elif is_progress:
             self._arm(self._patience())
+
+    @property
+    def _is_waiting(self) -> bool:
+        """Whether the server has something to do before we can go on."""
+        return self._conversation.is_busy or (self._is_paused and self._feed is not None)
 
     def _hand_over(self) -> None:
         envelope = self._conversation.ready
@@ -210,7 +216,7 @@ class Session(asyncio.Protocol):
     def _on_timer(self) -> None:
         self._timer = None
         remaining = self._deadline - self._loop.time()
-        if self._is_ended or not self._conversation.is_busy:
+        if self._is_ended or not self._is_waiting:
             return
         if remaining > 0:
             self._set_timer(remaining)
@@ -247,15 +253,19 @@ class Session(asyncio.Protocol):
             case core.InDoubt(why):
                 return InDoubt(why, self.host.name)
             case core.Broken(reply):
-                return Unreached(reply, self.host.name)
+                return self._unreached(reply)
             case core.NotSent(why, phase):
-                if self._is_our_doing or self._has_answered:
+                if self._is_our_doing or self.has_answered:
                     return Unsent(why, is_lost=not self._is_our_doing)
                 # A fresh connection that ends like this would do so again: an attempt.
-                return Unreached(Reply(0, "", why, phase), self.host.name)
+                return self._unreached(Reply(0, "", why, phase))
+
+    def _unreached(self, reply: Reply) -> Unreached:
+        self.last_unreached = Unreached(reply, self.host.name)
+        return self.last_unreached
 
     def _replied(self, reply: Reply) -> Replied:
-        self._has_answered = True
+        self.has_answered = True
         is_content = reply.phase is Phase.CONTENT
         self.has_delivered = self.has_delivered or (is_content and reply.code < 300)
         since = self._handed_at if is_content else self._announced_at
@@ -283,13 +293,12 @@ class Session(asyncio.Protocol):
         self._end(None)
 
     def _end(self, error: Exception | None) -> None:
-        if self._is_ended:
-            return
-        self._is_ended = True
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._transport is not None:
-            self._transport.abort()
+        if not self._is_ended:
+            self._is_ended = True
+            if self._timer is not None:
+                self._timer.cancel()
+            if self._transport is not None:
+                self._transport.abort()
         self._finish_feed(error)
 
     def _finish_feed(self, error: Exception | None = None) -> None:

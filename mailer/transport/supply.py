@@ -22,8 +22,12 @@ class Supply:
 
     def prefetch(self, count: int) -> int:
         """Hold up to `count` envelopes; return how many connections that can use."""
-        while len(self._held) < count and self._pull():
-            pass
+        try:
+            while len(self._held) < count and self._pull():
+                pass
+        except Exception:
+            self.stop("the feed failed")
+            raise
         return len(self._held)
 
     @property

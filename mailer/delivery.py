@@ -1,0 +1,477 @@
+"""Delivery: one batch, from taking it to its recorded outcomes.
+
+Takes the batch by compare-and-set, so that of any number of runs of its task only one sends;
+renders; asks the gate at the last moment; sends over the process's connections; records in
+bulk. No transaction and no row lock is held while a server is spoken to.
+
+What did not get its turn (a limit, a pause, the worker's shutdown) goes back as an untaken
+batch. A reply that is still due when the task's patience ends is awaited by the loop and
+recorded when it comes; the batch stays taken, by this process, until then.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Set
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import cache
+
+import orjson
+from django.db import InterfaceError, OperationalError, connection
+
+from deliverability import gate, suppressions
+from deliverability.core.outcome import OutcomeKind, Phase, Reply
+from deliverability.models import Source
+from mailer import conf, outcomes, rendering, routing, runtime
+from mailer.core.envelope import Envelope
+from mailer.core.lifecycle import MessageEvent
+from mailer.core.retry import policy_from
+from mailer.core.settlement import Standing
+from mailer.models import Route, RouteState
+from mailer.outcomes import Claim, ClaimLost, Rest, Seen, Waiting
+from mailer.slots import Slots
+from mailer.sources import destinations
+from mailer.transport.door import Destination, InDoubt, Replied, Result, Unreached, Unsent
+
+logger = logging.getLogger(__name__)
+
+#: How often a running batch looks whether a person paused or cancelled its mailing.
+LOOK_SECONDS = 0.5
+#: A batch that found no free connection asks again after this.
+NO_SLOT_WAIT = timedelta(seconds=2)
+#: A batch that could not be worked on through a fault of ours asks again after this.
+FAULT_WAIT = timedelta(seconds=10)
+RECORD_RETRY_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """A taken batch with all that is needed to send it."""
+
+    claim: Claim
+    priority: int
+    path: gate.Path
+    source: Source
+    frame: rendering.Frame
+    messages: dict[int, Waiting]
+    rows: list[rendering.Row]
+
+
+@dataclass(slots=True)
+class Tray:
+    """What has come of the parcel's messages so far. Written by the loop, read when it rests."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    seen: dict[int, Seen] = field(default_factory=dict)
+    aside: dict[int, tuple[MessageEvent, str]] = field(default_factory=dict)
+
+
+@cache
+def _slots(current: runtime.Runtime) -> Slots:
+    return Slots(current)
+
+
+def slots() -> Slots:
+    return _slots(runtime.current())
+
+
+def deliver(batch_id: int) -> bool:
+    """Deliver one batch. False when it is not ours to deliver: taken, done, paused, not due."""
+    current = runtime.current()
+    if current.is_stopping.is_set():
+        return False
+    parcel = _take(batch_id, current)
+    if parcel is None:
+        return False
+    current.journal.took(batch_id)
+    _Delivery(current, parcel).run()
+    return True
+
+
+class _Delivery:
+    def __init__(self, current: runtime.Runtime, parcel: Parcel) -> None:
+        self.runtime = current
+        self.parcel = parcel
+        self.tray = Tray()
+        self.waits_for, self.due_at = "", _now()
+
+    def run(self) -> None:
+        feeds: list[Feed] = []
+        try:
+            feeds = self._send()
+        except Exception as error:
+            # One catch-all: whatever went wrong, what was seen is recorded and the rest goes back.
+            logger.exception("mailer.batch.failed batch=%s", self.parcel.claim.batch_id)
+            self.put_off(f"a fault: {error!r}", FAULT_WAIT)
+        self._record(feeds)
+
+    def put_off(self, why: str, wait: timedelta) -> None:
+        """Say why, and for how long, what was not sent goes back."""
+        self.waits_for, self.due_at = why[:200], _now() + wait
+
+    def _send(self) -> list[Feed]:
+        routes = self._set_aside()
+        groups = self._group(self._envelopes(), routes)
+        total = sum(len(envelopes) for envelopes in groups.values())
+        if not total:
+            return []
+        taken = slots().take(
+            self.parcel.path, self._connections(total), priority=self.parcel.priority
+        )
+        if not taken:
+            self.put_off("a free connection", NO_SLOT_WAIT)
+            return []
+        feeds: list[Feed] = []
+        try:
+            admission = gate.admit(self.parcel.path, total, now=_now())
+            feeds = self._feeds(groups, admission)
+            self._converse(groups, feeds, taken)
+            used = sum(feed.tried + len(feed.out_now()) for feed in feeds)
+            gate.give_back(admission, admission.admitted - used)
+        finally:
+            self._when_quiet(feeds, lambda: slots().give_back(self.parcel.path, taken))
+        return feeds
+
+    def _set_aside(self) -> dict[str, Route]:
+        """Take out whom we must not or cannot send to. Returns the routes of the others."""
+        parcel, now = self.parcel, _now()
+        keys = {row.address.lower(): row.id for row in parcel.rows}
+        suppressed = suppressions.suppressed_among(
+            parcel.claim.workspace_id, keys, parcel.frame.unsubscribe_scope, now=now
+        )
+        for row in parcel.rows:
+            reason = suppressed.get(row.address.lower())
+            if reason is not None:
+                self.tray.aside[row.id] = (MessageEvent.SUPPRESSED, reason)
+            elif row.queued_at + parcel.claim.policy.max_age < now:
+                self.tray.aside[row.id] = (MessageEvent.EXPIRED, "too_old")
+        if parcel.source.relay_host:
+            return {}
+        open_rows = [row for row in parcel.rows if row.id not in self.tray.aside]
+        routes = routing.routes_for({row.recipient_domain for row in open_rows}, now=now)
+        for row in open_rows:
+            reply = _route_reply(routes[row.recipient_domain])
+            if reply is not None:
+                self._see(row.id, row.attempts + 1, OutcomeKind.UNREACHED, reply, "")
+        return routes
+
+    def _envelopes(self) -> list[tuple[rendering.Row, Envelope]]:
+        envelopes = []
+        for row in self.parcel.rows:
+            if row.id in self.tray.aside or row.id in self.tray.seen:
+                continue
+            try:
+                envelopes.append((row, rendering.render(self.parcel.frame, row, now=_now())))
+            except rendering.NotRendered as error:
+                reply = Reply(0, "", str(error)[:2000], Phase.ROUTE)
+                self._see(row.id, row.attempts + 1, OutcomeKind.BROKEN, reply, "")
+        return envelopes
+
+    def _group(
+        self, envelopes: list[tuple[rendering.Row, Envelope]], routes: dict[str, Route]
+    ) -> dict[Destination, deque[Envelope]]:
+        """Group by where they go; domains with the same mail hosts share connections."""
+        current = self.runtime
+        found = destinations(
+            current,
+            self.parcel.source,
+            {row.recipient_domain for row, _ in envelopes},
+            routes,
+        )
+        groups: dict[Destination, deque[Envelope]] = {}
+        for row, envelope in envelopes:
+            match found[row.recipient_domain]:
+                case Destination() as destination:
+                    groups.setdefault(destination, deque()).append(envelope)
+                case Reply() as reply:
+                    self._see(row.id, envelope.attempt_no, OutcomeKind.UNREACHED, reply, "")
+        return groups
+
+    def _connections(self, total: int) -> int:
+        """How many connections are worth opening: one for every ten messages, within bounds."""
+        return max(1, min(conf.delivery_policy().connections_per_batch, -(-total // 10)))
+
+    def _feeds(
+        self, groups: dict[Destination, deque[Envelope]], admission: gate.Admission
+    ) -> list[Feed]:
+        left = admission.admitted
+        if left < sum(len(envelopes) for envelopes in groups.values()):
+            self.waits_for = admission.why
+            self.due_at = admission.ready_at or _now()
+        feeds = []
+        for envelopes in groups.values():
+            while len(envelopes) > left:
+                envelopes.pop()
+            left -= len(envelopes)
+            feeds.append(Feed(self, envelopes))
+        return feeds
+
+    def _converse(
+        self, groups: dict[Destination, deque[Envelope]], feeds: list[Feed], connections: int
+    ) -> None:
+        """Send all groups, a share of the connections each, within the batch's patience."""
+        pairs = [(to, feed) for to, feed in zip(groups, feeds, strict=True) if feed.envelopes]
+        total = sum(len(feed.envelopes) for _, feed in pairs)
+        deadline = time.monotonic() + conf.delivery_policy().patience.total_seconds()
+        waiting = deque(sorted(pairs, key=lambda pair: -len(pair[1].envelopes)))
+        running: dict[concurrent.futures.Future[object], tuple[Feed, int]] = {}
+        free = connections
+        while waiting or running:
+            while waiting and free > 0:
+                destination, feed = waiting.popleft()
+                share = max(1, min(free, connections * len(feed.envelopes) // max(1, total)))
+                feed.start(self.runtime, destination, share)
+                assert feed.future is not None
+                running[feed.future] = (feed, share)
+                free -= share
+            done, _ = concurrent.futures.wait(
+                running, LOOK_SECONDS, concurrent.futures.FIRST_COMPLETED
+            )
+            for future in done:
+                free += running.pop(future)[1]
+            if not done and (self._must_stop() or time.monotonic() > deadline):
+                waiting.clear()
+                for feed, _ in running.values():
+                    feed.is_stopped = True
+                if time.monotonic() > deadline or self.runtime.is_stopping.is_set():
+                    break
+
+    def _must_stop(self) -> bool:
+        """Whether a person, or a rule, stopped this mailing meanwhile. When the database cannot
+        be asked, sending goes on: its outcomes wait in the journal."""
+        if self.runtime.is_stopping.is_set():
+            return True
+        try:
+            return not _may_go_on(self.parcel.claim)
+        except (OperationalError, InterfaceError):
+            return False
+
+    def _when_quiet(self, feeds: list[Feed], then: Callable[[], object]) -> None:
+        """Do it once no conversation of this batch runs any more; now, if none does."""
+        futures = [feed.future for feed in feeds if feed.future and not feed.future.done()]
+        left = len(futures)
+        if not left:
+            then()
+            return
+        lock = threading.Lock()
+
+        def one_done(_: object) -> None:
+            nonlocal left
+            with lock:
+                left -= 1
+                is_last = left == 0
+            if is_last:
+                self.runtime.recorder.submit(then)
+
+        for future in futures:
+            future.add_done_callback(one_done)
+
+    def _record(self, feeds: list[Feed]) -> None:
+        """Record what is known; what is still out is recorded when it has come back."""
+        out = {envelope.message_id for feed in feeds for envelope in feed.out_now()}
+        here = {row.id for row in self.parcel.rows} - out
+        if self._commit(here, still_out=out) and out:
+            self._when_quiet(feeds, lambda: self._commit(out))
+
+    def _commit(self, ids: set[int], *, still_out: Set[int] = frozenset()) -> bool:
+        """Write down what became of `ids`, for as long as it takes: until then it waits in the
+        journal. What has no outcome goes back. False: given up, for whoever rescues it."""
+        claim, messages = self.parcel.claim, self.parcel.messages
+        with self.tray.lock:
+            seen = {key: value for key, value in self.tray.seen.items() if key in ids}
+            aside = {key: value for key, value in self.tray.aside.items() if key in ids}
+        rest = Rest(sorted(ids - seen.keys() - aside.keys()), self.due_at, self.waits_for)
+        while True:
+            try:
+                outcomes.record(
+                    claim, messages, seen, aside, rest, still_out=sorted(still_out), now=_now()
+                )
+            except ClaimLost:
+                logger.exception("mailer.batch.claim_lost batch=%s", claim.batch_id)
+                return False
+            except (OperationalError, InterfaceError) as error:
+                logger.warning("mailer.batch.record_waits batch=%s %s", claim.batch_id, error)
+                connection.close()
+                if self.runtime.is_stopping.wait(RECORD_RETRY_SECONDS):
+                    return False
+            else:
+                break
+        if not still_out:
+            self.runtime.journal.recorded(claim.batch_id)
+        return True
+
+    def _see(
+        self, message_id: int, attempt_no: int, kind: OutcomeKind, reply: Reply, host: str
+    ) -> Seen:
+        seen = Seen(attempt_no, _now(), kind, reply, host, self.parcel.source.pk)
+        with self.tray.lock:
+            self.tray.seen[message_id] = seen
+        return seen
+
+
+class Feed:
+    """Hands one group's envelopes to the transport and takes their results. All in the loop."""
+
+    def __init__(self, delivery: _Delivery, envelopes: deque[Envelope]) -> None:
+        self._delivery = delivery
+        self._journal = delivery.runtime.journal
+        self._batch_id = delivery.parcel.claim.batch_id
+        self.envelopes = envelopes
+        self.out: dict[int, Envelope] = {}
+        self.tried = 0
+        self.is_stopped = False
+        self.future: concurrent.futures.Future[object] | None = None
+
+    def start(self, current: runtime.Runtime, destination: Destination, connections: int) -> None:
+        self.future = current.submit(self._run(current, destination, connections))
+
+    async def _run(
+        self, current: runtime.Runtime, destination: Destination, connections: int
+    ) -> None:
+        report = await current.transport.send(destination, self, connections)
+        if report.unreached is not None and not self._should_stop():
+            # Nobody could be reached: an attempt for each message that had its turn coming.
+            for envelope in self.envelopes:
+                self._note(
+                    envelope, OutcomeKind.UNREACHED, report.unreached.reply, report.unreached.host
+                )
+            self.envelopes.clear()
+
+    def out_now(self) -> list[Envelope]:
+        """Envelopes whose result is still awaited."""
+        if self.future is None or self.future.done():
+            return []
+        return list(self.out.values())
+
+    def next(self) -> Envelope | None:
+        if self._should_stop() or not self.envelopes:
+            return None
+        envelope = self.envelopes.popleft()
+        self.out[envelope.message_id] = envelope
+        return envelope
+
+    def starting(self, envelope: Envelope) -> None:
+        try:
+            self._journal.intend(self._batch_id, envelope.message_id, envelope.attempt_no)
+        except OSError as error:
+            # Without its intent on disk no content goes out. The batch waits until there is room.
+            self.is_stopped = True
+            self._delivery.put_off(str(error), FAULT_WAIT)
+            raise
+
+    def settle(self, envelope: Envelope, result: Result) -> None:
+        match result:
+            case Replied(reply, host):
+                self._note(envelope, OutcomeKind.ACCEPTED, reply, host)
+            case Unreached(reply, host):
+                self._note(envelope, OutcomeKind.UNREACHED, reply, host)
+            case InDoubt(why, host):
+                lost = Reply(0, "", why[:2000], Phase.CONTENT)
+                self._note(envelope, OutcomeKind.IN_DOUBT, lost, host)
+            case Unsent():
+                pass
+        self.out.pop(envelope.message_id, None)
+
+    def _note(self, envelope: Envelope, kind: OutcomeKind, reply: Reply, host: str) -> None:
+        self.tried += 1
+        seen = self._delivery._see(envelope.message_id, envelope.attempt_no, kind, reply, host)
+        try:
+            self._journal.settle(
+                self._batch_id, envelope.message_id, envelope.attempt_no, seen.to_record()
+            )
+        except OSError:
+            # Still in memory, and recorded from there; only a crash before that leaves a doubt.
+            logger.exception("mailer.journal.settle_failed message=%s", envelope.message_id)
+
+    def _should_stop(self) -> bool:
+        return self.is_stopped or self._delivery.runtime.is_stopping.is_set()
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _route_reply(route: Route) -> Reply | None:
+    """What DNS alone says about the recipient's domain; None when there are hosts to ask."""
+    match route.state:
+        case RouteState.NULL_MX:
+            return Reply(556, "5.1.10", "the domain accepts no mail (null MX)", Phase.ROUTE)
+        case RouteState.NO_DOMAIN:
+            text = route.detail or "the domain does not exist"
+            return Reply(550, "5.1.2", text, Phase.ROUTE)
+        case RouteState.FAILED:
+            return Reply(0, "", f"DNS gave no answer: {route.detail}", Phase.ROUTE)
+    return None
+
+
+_TAKE_SQL = """
+    UPDATE mailer_batch b
+    SET state = 'taken', journal_id = %(journal)s, host = %(host)s, taken_at = statement_timestamp()
+    FROM mailer_mailing m
+    WHERE b.id = %(id)s AND b.state = 'untaken' AND b.source_id IS NOT NULL AND b.provider <> ''
+      AND (b.due_at IS NULL OR b.due_at <= statement_timestamp())
+      AND m.id = b.mailing_id AND m.state IN ('expanding', 'running')
+      AND NOT EXISTS (SELECT 1 FROM deliverability_hold h WHERE h.released_at IS NULL
+                      AND (h.workspace_id IS NULL OR h.workspace_id = m.workspace_id))
+    RETURNING b.ids, b.mailing_day, b.mailing_id, b.provider, b.priority, b.source_id,
+              m.workspace_id, m.content_id, m.retry, m.unsubscribe_scope
+"""
+
+
+def _take(batch_id: int, current: runtime.Runtime) -> Parcel | None:
+    """Take the batch for this journal, once, and load what it needs."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _TAKE_SQL, {"id": batch_id, "journal": current.journal_id, "host": current.host}
+        )
+        row = cursor.fetchone()
+    if row is None:
+        _unpublish(batch_id)
+        return None
+    ids, day, mailing_id, provider, priority, source_id, workspace_id = row[:7]
+    claim = Claim(
+        batch_id,
+        current.journal_id,
+        day,
+        mailing_id,
+        workspace_id,
+        provider,
+        policy_from(orjson.loads(row[8])),
+    )
+    rows = rendering.load(day, ids)
+    messages = {
+        one.id: Waiting(Standing(one.id, one.attempts, one.failures, one.queued_at), one.address)
+        for one in rows
+    }
+    source = Source.objects.get(pk=source_id)
+    frame = rendering.Frame(day, mailing_id, row[7], row[9])
+    return Parcel(claim, priority, gate.Path(source_id, provider), source, frame, messages, rows)
+
+
+def _unpublish(batch_id: int) -> None:
+    """A batch whose mailing is paused, or that is not due, waits to be dispatched anew."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE mailer_batch SET published_at = NULL WHERE id = %s AND state = 'untaken'",
+            [batch_id],
+        )
+
+
+def _may_go_on(claim: Claim) -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT m.state IN ('expanding', 'running') AND NOT EXISTS (
+                SELECT 1 FROM deliverability_hold h WHERE h.released_at IS NULL
+                AND (h.workspace_id IS NULL OR h.workspace_id = m.workspace_id))
+            FROM mailer_mailing m WHERE m.id = %s
+            """,
+            [claim.mailing_id],
+        )
+        row = cursor.fetchone()
+    return bool(row and row[0])

@@ -1,0 +1,66 @@
+"""This process's share of each path's connections, and giving it back when it lies idle.
+
+The gate counts slots in PostgreSQL, over all workers; here they are shared out among the
+batches of one process. A slot is kept as long as a connection may still be open.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+
+from deliverability import gate
+from mailer.runtime import Runtime
+
+#: How long a connection is kept warm without work, and a slot for it a little longer.
+IDLE_SECONDS = 5.0
+_RELEASE_AFTER_SECONDS = IDLE_SECONDS + 5.0
+
+
+@dataclass(slots=True)
+class _Use:
+    granted: int = 0
+    in_use: int = 0
+    idle_since: float = 0.0
+
+
+class Slots:
+    """One per process. Thread-safe."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._lock = threading.Lock()
+        self._uses: dict[gate.Path, _Use] = {}
+
+    def take(self, path: gate.Path, wanted: int, *, priority: int) -> int:
+        """Connections this batch may use now: at most `wanted`, 0 when none are free."""
+        with self._lock:
+            use = self._uses.setdefault(path, _Use())
+            needed = use.in_use + wanted
+            if needed > use.granted:
+                use.granted = gate.take_slots(
+                    path, self._runtime.journal_id, needed, priority=priority
+                )
+            count = max(0, min(wanted, use.granted - use.in_use))
+            use.in_use += count
+            return count
+
+    def give_back(self, path: gate.Path, count: int) -> None:
+        with self._lock:
+            use = self._uses[path]
+            use.in_use -= count
+            if use.in_use == 0:
+                use.idle_since = time.monotonic()
+
+    def release_idle(self) -> None:
+        """Give back the slots of paths whose connections have gone cold."""
+        with self._lock:
+            cold = [
+                path
+                for path, use in self._uses.items()
+                if use.in_use == 0 and time.monotonic() - use.idle_since > _RELEASE_AFTER_SECONDS
+            ]
+            for path in cold:
+                gate.release_slots(path, self._runtime.journal_id)
+                del self._uses[path]
