@@ -91,6 +91,7 @@ async def run(settings: Settings, sockets: network.Sockets) -> None:
         loop.add_signal_handler(number, has_ended.set)
     async with network.running(settings, sockets):
         description = network.describe(settings, sockets)
+        network.note_ports(settings.state_dir, sockets)
         network.announce(settings.state_dir, description)
         print(f"sandbox ready: inbox {description['http']}, DNS {description['dns']}", flush=True)
         await has_ended.wait()

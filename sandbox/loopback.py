@@ -47,6 +47,8 @@ def has_many_addresses() -> bool:
 
 def bind_tcp(address: str, port: int) -> socket.socket:
     """A listening socket, exactly there; port 0 means any."""
+    if port > 65535:
+        raise PortTaken(f"cannot listen on {address}:{port}: there is no such port")
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -62,22 +64,23 @@ def bind_tcp(address: str, port: int) -> socket.socket:
 def bind_servers(count: int, port: int, *, has_many: bool) -> list[socket.socket]:
     """Listening sockets for that many providers.
 
-    With many addresses: 127.0.10.1, 127.0.10.2, … on one port. With one: ports of their own,
-    counted up from `port` unless that is 0.
+    With many addresses: 127.0.10.1, 127.0.10.2, … on one port. With one: consecutive ports.
     """
-    if not has_many:
-        return _bind_all([(LOCALHOST, port + i if port else 0) for i in range(count)])
-    addresses = [f"127.0.10.{i + 1}" for i in range(count)]
     for tries_left in reversed(range(_TRIES)):
-        first = bind_tcp(addresses[0], port)
+        first = bind_tcp(*_place(0, port, has_many=has_many))
         chosen = endpoint_of(first).port
         try:
-            return [first, *_bind_all([(address, chosen) for address in addresses[1:]])]
+            rest = [_place(i, chosen, has_many=has_many) for i in range(1, count)]
+            return [first, *_bind_all(rest)]
         except PortTaken:
             first.close()
             if port or not tries_left:
                 raise
     raise AssertionError("unreachable")
+
+
+def _place(number: int, port: int, *, has_many: bool) -> tuple[str, int]:
+    return (f"127.0.10.{number + 1}", port) if has_many else (LOCALHOST, port + number)
 
 
 def _bind_all(places: Sequence[tuple[str, int]]) -> list[socket.socket]:

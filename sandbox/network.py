@@ -14,10 +14,10 @@ import json
 import os
 import socket
 import threading
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sandbox import loopback
 from sandbox.certificate import create_tls_context
@@ -25,7 +25,7 @@ from sandbox.conversation import Conversation
 from sandbox.dns_server import DnsOverUdp, serve_tcp
 from sandbox.http_server import HttpServer, start_http
 from sandbox.inbox import Inbox
-from sandbox.loopback import Endpoint
+from sandbox.loopback import Endpoint, PortTaken
 from sandbox.mailstore import Keeper, MailSink, MailStore
 from sandbox.memory import GreylistMemory
 from sandbox.providers import CATCH_ALL, PROVIDERS, Provider
@@ -34,6 +34,9 @@ from sandbox.smtp_server import SmtpConnection, end_idle_connections
 from sandbox.zone import Zone
 
 _READY_FILE = "sandbox.json"
+_PORTS_FILE = "ports.json"
+
+_Bound = TypeVar("_Bound")
 
 
 class StateDirTaken(Exception):
@@ -65,13 +68,48 @@ class Sockets:
 
 
 def bind(settings: Settings) -> Sockets:
-    """Take all ports, or raise `PortTaken`."""
+    """Take all ports, or raise `PortTaken`.
+
+    Where any port would do, the last one is tried first, so that clients who remember where a
+    killed sandbox was find the next one there.
+    """
     has_many = not settings.has_single_address and loopback.has_many_addresses()
-    smtp = loopback.bind_servers(len(PROVIDERS), settings.smtp_port, has_many=has_many)
-    http = loopback.bind_tcp(settings.http_address, settings.http_port)
-    return Sockets(
-        *loopback.bind_dns(settings.dns_port), http, smtp, loopback.reserve_silent_port()
-    )
+    last = _last_ports(settings.state_dir)
+
+    def bind_smtp(port: int) -> list[socket.socket]:
+        return loopback.bind_servers(len(PROVIDERS), port, has_many=has_many)
+
+    def bind_http(port: int) -> socket.socket:
+        return loopback.bind_tcp(settings.http_address, port)
+
+    smtp = _bind_preferring(settings.smtp_port, last.get("smtp", 0), bind_smtp)
+    http = _bind_preferring(settings.http_port, last.get("http", 0), bind_http)
+    udp, tcp = _bind_preferring(settings.dns_port, last.get("dns", 0), loopback.bind_dns)
+    return Sockets(udp, tcp, http, smtp, loopback.reserve_silent_port())
+
+
+def _bind_preferring(asked: int, last: int, bind: Callable[[int], _Bound]) -> _Bound:
+    if asked or not last:
+        return bind(asked)
+    try:
+        return bind(last)
+    except PortTaken:
+        return bind(0)
+
+
+def _last_ports(folder: Path) -> dict[str, int]:
+    try:
+        ports = json.loads((folder / _PORTS_FILE).read_text())
+        return {name: int(port) for name, port in ports.items()}
+    except (OSError, ValueError, AttributeError):
+        return {}
+
+
+def note_ports(folder: Path, sockets: Sockets) -> None:
+    """Remember the ports for the next start."""
+    taken = {"smtp": sockets.smtp[0], "http": sockets.http, "dns": sockets.dns_tcp}
+    ports = {name: loopback.endpoint_of(sock).port for name, sock in taken.items()}
+    _write_whole(folder / _PORTS_FILE, ports)
 
 
 @contextlib.contextmanager
@@ -108,10 +146,15 @@ def describe(settings: Settings, sockets: Sockets) -> dict[str, Any]:
 
 
 def announce(folder: Path, description: Mapping[str, Any]) -> None:
-    """Write `sandbox.json` so that a reader sees all of it or nothing."""
-    draft = folder / f"{_READY_FILE}.{os.getpid()}"
-    draft.write_text(json.dumps(description, indent=2) + "\n")
-    draft.replace(folder / _READY_FILE)
+    """Write `sandbox.json`: everything it names can be used now."""
+    _write_whole(folder / _READY_FILE, description)
+
+
+def _write_whole(path: Path, value: Mapping[str, Any]) -> None:
+    """Replace the file at once, so that a reader sees all of it or nothing."""
+    draft = path.with_suffix(".draft")
+    draft.write_text(json.dumps(value, indent=2) + "\n")
+    draft.replace(path)
 
 
 @contextlib.asynccontextmanager

@@ -424,6 +424,28 @@ def test_fixed_ports_are_used_exactly(tmp_path: Path) -> None:
         assert again.smtp("gmail")[1] == smtp_port
 
 
+@pytest.mark.parametrize("options", [(), ("--single-address",)])
+def test_a_restarted_sandbox_is_where_it_was(tmp_path: Path, options: tuple[str, ...]) -> None:
+    first = start(tmp_path, *options)
+    first.process.kill()
+    first.process.wait(10)
+
+    with started(tmp_path, *options) as second:
+        del first.description["pid"], second.description["pid"]
+        assert second.description == first.description
+
+
+def test_a_port_taken_meanwhile_is_given_up_where_any_would_do(tmp_path: Path) -> None:
+    with started(tmp_path) as first:
+        port = first.dns[1]
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+
+        with started(tmp_path) as second:
+            assert second.dns[1] != port
+
+
 @pytest.mark.parametrize("option", ["--dns-port", "--http-port"])
 def test_a_taken_port_is_named_and_ends_the_start(tmp_path: Path, option: str) -> None:
     with socket.socket() as taken:
