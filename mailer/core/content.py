@@ -205,7 +205,13 @@ def _text_of(source: ContentSource) -> str:
     if not source.html:
         raise InvalidTemplate("text", 0, "the message has neither HTML nor text; write one")
     parse("html", source.html, is_html=True)
-    return text_template(source.html)
+    derived = text_template(source.html)
+    try:
+        parse("text", derived, is_html=False)
+    except InvalidTemplate as error:
+        advice = "a condition or loop begins inside an HTML tag and ends outside of it, so no text "
+        raise InvalidTemplate("html", 0, f"{advice}part can be derived; write one") from error
+    return derived
 
 
 def _closing_fields(source: ContentSource, boundary: str) -> str:

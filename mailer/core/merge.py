@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from jinja2 import meta, nodes
 
-from mailer.core.sandbox import GLOBALS
+from mailer.core.template_rules import GLOBALS
 
 #: What the engine provides beside the merge fields. `fields` holds them all by name, for
 #: names that are not identifiers: `{{ fields["Company name"] }}`.

@@ -23,12 +23,14 @@ from jinja2 import Environment
 from lxml.etree import LxmlError  # type: ignore[import-untyped]
 
 _EDGE = "\ue000"
-_FIRST_MARK = 0xF0000  #: supplementary private use area A
-_MARKS = "\U000f0000-\U000ffffd"
+_FIRST_MARK = 0xF0000  #: the supplementary private use areas begin here
+_MARKS = "\U000f0000-\U0010fffd"
 _UNSEEN = re.compile(
     r"<!--.*?-->|<(style|script|head|title)\b[^>]*>.*?</\1\s*>|<!doctype[^>]*>", re.I | re.S
 )
 _MARK = re.compile(f"[{_MARKS}]")
+_RESERVED = re.compile(f"[{_EDGE}{_MARKS}]")
+_REFERENCE = re.compile(r"&#(?:x([0-9a-fA-F]+)|([0-9]+));?", re.I)
 _TAG_OR_MARK = re.compile(rf"<[a-zA-Z/!][^<>]*>|[{_MARKS}]")
 _TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]*)\b[^<>]*>")
 _LINE_ENDS = {
@@ -46,13 +48,17 @@ _LEXER = Environment(keep_trailing_newline=True)
 
 def text_template(html: str) -> str:
     """Derive the text template from a valid HTML template."""
-    marked = _Marked.of(_EDGE_FREE.sub("", html))
+    marked = _Marked.of(_RESERVED.sub("", _REFERENCE.sub(_without_marks, html)))
     pieces = list(_pieces(marked))
     text = _BLANKS.sub("\n\n", "".join(pieces)).strip()
     return marked.restored(text) + "\n" if text else ""
 
 
-_EDGE_FREE = re.compile(f"[{_EDGE}{_MARKS}]")
+def _without_marks(reference: re.Match[str]) -> str:
+    """Drop a character reference that would read as one of the marks."""
+    digits, base = (reference[1], 16) if reference[1] else (reference[2], 10)
+    point = int(digits, base) if len(digits) <= 8 else _FIRST_MARK
+    return "" if point >= _FIRST_MARK or chr(point) == _EDGE else reference[0]
 
 
 @dataclass(slots=True)

@@ -25,7 +25,7 @@ from markupsafe import Markup, escape
 
 from mailer.core import budget, quoted
 from mailer.core.budget import Budget, OverBudget
-from mailer.core.sandbox import BUDGET, GLOBALS, Pricing, TemplateSandbox
+from mailer.core.template_rules import BUDGET, GLOBALS, Pricing, TemplateSandbox
 
 MAX_SOURCE_CHARS = 500_000
 _LOADING = (nodes.Extends, nodes.Include, nodes.Import, nodes.FromImport)
