@@ -14,6 +14,7 @@ os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
 from celery import Celery
+from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
 from django.conf import settings
 from kombu import Queue
 

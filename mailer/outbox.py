@@ -157,9 +157,9 @@ judged AS MATERIALIZED (
 added AS (
     INSERT INTO mailer_message (mailing_day, mailing_id, dedup_key, recipient_id, address,
                                 recipient_domain, context, state)
-    SELECT %(mailing_day)s, %(mailing_id)s, recipient_id::text, recipient_id, address, domain,
-           context, 'waiting'
-    FROM judged WHERE why IS NULL ORDER BY recipient_id
+    SELECT %(mailing_day)s, %(mailing_id)s, j.recipient_id::text, j.recipient_id, j.address,
+           j.domain, j.context, 'waiting'
+    FROM judged j WHERE j.why IS NULL ORDER BY j.recipient_id
     ON CONFLICT (mailing_day, mailing_id, dedup_key) DO NOTHING
     RETURNING id, recipient_domain),
 laned AS (

@@ -253,7 +253,7 @@ class Conversation:
         if raw.code == SERVICE_CLOSES:
             self._take_closing(step, raw, settled)
         elif step is Step.CONTENT:
-            self._take_content(raw, settled)
+            self._take_content(raw.told(Phase.CONTENT), settled)
         elif step is Step.DATA:
             self._take_data(raw, settled)
         elif step is Step.MAIL or step is Step.RCPT:
@@ -308,13 +308,13 @@ class Conversation:
         self._output.append(END_OF_CONTENT)
         self._awaited.append(Step.LONE_DOT)
 
-    def _take_content(self, raw: RawReply, settled: list[Settled]) -> None:
+    def _take_content(self, reply: Reply, settled: list[Settled]) -> None:
         transaction = self._handed
         assert transaction is not None
-        if 300 <= raw.code < 400:
-            raise UnexpectedReply(f"{raw.code} to the content")
+        if 300 <= reply.code < 400:
+            raise UnexpectedReply(f"{reply.code} to the content")
         self._handed = None
-        settled.append(Settled(transaction.envelope, Answered(raw.told(Phase.CONTENT))))
+        settled.append(Settled(transaction.envelope, Answered(reply)))
 
     def _take_reset(self, raw: RawReply) -> None:
         if raw.code >= 300:
@@ -323,14 +323,14 @@ class Conversation:
 
     def _take_closing(self, step: Step | None, raw: RawReply, settled: list[Settled]) -> None:
         """421: it answers what was asked, if anything was, and ends the conversation."""
+        reply = raw.told(_PHASES[step] if step in _PHASES else self._phase_begun())
+        self.closing_reply = reply
         if step is Step.CONTENT:
-            self._take_content(raw, settled)
+            self._take_content(reply, settled)
         elif step in (Step.MAIL, Step.RCPT, Step.DATA) or self._ready is not None:
             transaction = self._begun()
-            phase = _PHASES[step] if step is not None else Phase.DATA
-            transaction.refusal = transaction.refusal or raw.told(phase)
-        self.closing_reply = raw.told(_PHASES.get(step or Step.MAIL, Phase.MAIL))
-        settled += self.lose(f"the server closed the service: 421 {self.closing_reply.text}")
+            transaction.refusal = transaction.refusal or reply
+        settled += self.lose(f"the server closed the service: 421 {reply.text}")
 
     # -- ends
 

@@ -52,6 +52,7 @@ class ServerScript:
     treatments: Mapping[str, Treatment] = field(default_factory=dict)
     greeting: str = "220 mx.test ESMTP"
     offers: tuple[str, ...] = MODERN
+    speaks_esmtp: bool = True
     credentials: tuple[str, str] | None = None
     messages_per_connection: int = 0  #: further ones meet 421; 0 for no limit
     is_careless: bool = False  #: answers DATA with 354 even when it refused the recipient
@@ -127,7 +128,7 @@ class ServerDialogue:
         verb = line.split(" ", 1)[0].upper()
         address = line.partition("<")[2].partition(">")[0]
         match verb:
-            case "EHLO":
+            case "EHLO" if self.script.speaks_esmtp:
                 return "\r\n".join(self._offers())
             case "MAIL":
                 return self._mail(address)
@@ -248,7 +249,7 @@ class MemoryDialler:
         if greeting.code != 220:
             dialogue.closed()
             raise NoConnection(Unreached(greeting.told(Phase.GREETING), host.name))
-        offers = dict(offer.partition(" ")[::2] for offer in script.offers)
+        offers = dict(offer.partition(" ")[::2] for offer in script.offers if script.speaks_esmtp)
         loop = asyncio.get_running_loop()
         abilities = Abilities.of(offers)
         session = Session(host, abilities, destination.timeouts, destination.limits, loop)

@@ -62,6 +62,7 @@ class Session(asyncio.Protocol):
         self._is_paused = False
         self._is_ended = False
         self._is_our_doing = False
+        self._replies_before = 0  # heard before this feed was served
         self._announced_at = 0.0
         self._handed_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -97,6 +98,7 @@ class Session(asyncio.Protocol):
         Raises what the feed raised, once everything taken from it is settled.
         """
         self._feed = feed
+        self._replies_before = self._conversation.replies_heard
         done = self._done = self._loop.create_future()
         self._guarded(self._turn)
         await done
@@ -248,6 +250,8 @@ class Session(asyncio.Protocol):
 
     def _result_of(self, fate: core.Fate) -> Result:
         match fate:
+            case core.Answered(reply) if self._was_stale(reply):
+                return Unsent(f"the idle connection was closed: {reply.text}", is_lost=True)
             case core.Answered(reply):
                 return self._replied(reply)
             case core.InDoubt(why):
@@ -259,6 +263,11 @@ class Session(asyncio.Protocol):
                     return Unsent(why, is_lost=not self._is_our_doing)
                 # A fresh connection that ends like this would do so again: an attempt.
                 return self._unreached(Reply(0, "", why, phase))
+
+    def _was_stale(self, reply: Reply) -> bool:
+        """A 421 that was already under way when an idle connection was used again."""
+        heard = self._conversation.replies_heard
+        return reply is self.closing_reply and heard == self._replies_before + 1 > 1
 
     def _unreached(self, reply: Reply) -> Unreached:
         self.last_unreached = Unreached(reply, self.host.name)

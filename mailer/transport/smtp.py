@@ -27,7 +27,6 @@ from mailer.transport.door import Destination, Host, Unreached
 from mailer.transport.pool import NoConnection, PooledTransport
 from mailer.transport.session import Session
 
-
 _IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h; not in Python's socket module before 3.14
 
 
