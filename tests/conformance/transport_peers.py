@@ -75,9 +75,16 @@ def feed_of(recipients: Iterable[str]) -> ListFeed:
 class LoopbackServer:
     """A `ServerScript` spoken over real sockets, in the running loop."""
 
-    def __init__(self, script: ServerScript, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        script: ServerScript,
+        tls: ssl.SSLContext | None = None,
+        *,
+        delay_seconds: float = 0.0,
+    ) -> None:
         self.script = script
         self.tls = tls
+        self.delay_seconds = delay_seconds  #: before each reply
         self.peers: set[str] = set()
         self.host = Host("mx.test", "127.0.0.1", 1)
         self.connections: set[ServerConnection] = set()
@@ -101,6 +108,8 @@ class ServerConnection(asyncio.Protocol):
     def __init__(self, server: LoopbackServer) -> None:
         self.server = server
         self.dialogue: ServerDialogue | None = None
+        self.is_upgrading = False
+        self.early = b""
         self.upgrade: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -113,9 +122,17 @@ class ServerConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         assert self.dialogue is not None
-        self._write(self.dialogue.receive(data))
+        if self.is_upgrading:  # the first encrypted words may come before start_tls returns
+            self.early += data
+            return
+        output = self.dialogue.receive(data)
+        if self.server.delay_seconds:
+            loop = asyncio.get_running_loop()
+            loop.call_later(self.server.delay_seconds, self._write, output)
+        else:
+            self._write(output)
         if self.dialogue.wants_tls:
-            self.dialogue.wants_tls = False
+            self.dialogue.wants_tls, self.is_upgrading = False, True
             self.upgrade = asyncio.get_running_loop().create_task(self._start_tls())
 
     def _write(self, output: bytes) -> None:
@@ -133,7 +150,8 @@ class ServerConnection(asyncio.Protocol):
         except (OSError, asyncio.CancelledError):
             return
         assert upgraded is not None
-        self.transport = upgraded
+        self.transport, self.is_upgrading = upgraded, False
+        self.data_received(self.early)
 
     def connection_lost(self, exc: Exception | None) -> None:
         assert self.dialogue is not None
