@@ -1,1 +1,7 @@
-urlpatterns: list[object] = []
+from django.urls import path
+
+from campaigns import public_views
+
+urlpatterns = [
+    path("u/<str:token>", public_views.unsubscribe, name="unsubscribe"),
+]

@@ -1,7 +1,7 @@
 from campaigns.models.access import AuditEntry
 from campaigns.models.audience import List, Recipient, Subscription, SubscriptionState
 from campaigns.models.campaign import Campaign, CampaignPriority
-from campaigns.models.imports import Import, RejectedRow
+from campaigns.models.imports import Import, ImportState, RejectedRow, UpdateMode
 from campaigns.models.template import Template, TemplateVersion
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "Campaign",
     "CampaignPriority",
     "Import",
+    "ImportState",
     "List",
     "Recipient",
     "RejectedRow",
@@ -16,4 +17,5 @@ __all__ = [
     "SubscriptionState",
     "Template",
     "TemplateVersion",
+    "UpdateMode",
 ]

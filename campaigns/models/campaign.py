@@ -38,6 +38,9 @@ class Campaign(models.Model):
         help_text="exponential, ladder-3, ladder-24h, or a policy as JSON.",
     )
     mailing_id = models.BigIntegerField(null=True, editable=False, unique=True)
+    expand_published_at = models.DateTimeField(
+        null=True, editable=False, help_text="When the expansion was last handed to a worker."
+    )
     created_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, models.SET_NULL, null=True, editable=False, related_name="+"
     )

@@ -1,0 +1,1 @@
+"""A first campaign against the sandbox: invented people, real code paths."""

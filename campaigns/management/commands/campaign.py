@@ -1,0 +1,250 @@
+"""manage.py campaign create|launch|pause|resume|cancel|status"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.db import transaction
+from django.utils import timezone
+
+from campaigns import launch, preflight, progress, tasks
+from campaigns.core.lifecycle import IllegalMove
+from campaigns.launch import LaunchRefused, Next
+from campaigns.models import Campaign, CampaignPriority, List, Template
+from campaigns.progress import Progress
+from deliverability.models import Pool, Workspace
+
+ACTOR = "manage.py campaign"
+_FOLLOW_EVERY_SECONDS = 1.0
+
+
+class Command(BaseCommand):
+    help = "Create, launch, steer and watch campaigns."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+        _add_create(actions.add_parser("create", help="make a draft"))
+        launched = _with_id(actions.add_parser("launch", help="check it and begin to send"))
+        launched.add_argument("--wait", action="store_true", help="until nothing waits any more")
+        for name, what in (
+            ("pause", "stop before the next message"),
+            ("resume", "go on"),
+            ("cancel", "stop for good"),
+        ):
+            _with_id(actions.add_parser(name, help=what))
+        _with_id(actions.add_parser("check", help="say what stands against a launch"))
+        status = _with_id(actions.add_parser("status", help="the account of its messages"))
+        status.add_argument(
+            "--follow", action="store_true", help="one line a second until nothing waits"
+        )
+
+    def handle(self, *_: Any, action: str, **given: Any) -> None:
+        try:
+            getattr(self, f"_{action}")(given)
+        except Campaign.DoesNotExist:
+            raise CommandError(f"There is no campaign {given['id']}.", returncode=2) from None
+        except (IllegalMove, LaunchRefused) as problem:
+            raise CommandError(str(problem), returncode=2) from problem
+
+    def _create(self, given: dict[str, Any]) -> None:
+        with transaction.atomic():
+            campaign = _draft(given)
+        found = preflight.check(campaign)
+        if given["json"]:
+            findings = [{"code": row.code, "severity": row.severity} for row in found]
+            said = {"campaign": campaign.pk, "name": campaign.name, "findings": findings}
+            self._say_json({**said, "state": campaign.state})
+        else:
+            self.stdout.write(f"Campaign {campaign.pk}, “{campaign.name}”, is a draft.")
+            self._tell(found)
+
+    def _check(self, given: dict[str, Any]) -> None:
+        found = preflight.check(Campaign.objects.get(pk=given["id"]))
+        if given["json"]:
+            keys = ("code", "severity", "message", "advice")
+            self._say_json({"findings": [{k: getattr(row, k) for k in keys} for row in found]})
+        else:
+            self._tell(found)
+            self.stdout.write("" if found else "Nothing stands against a launch.")
+
+    def _launch(self, given: dict[str, Any]) -> None:
+        next_ = launch.launch(given["id"], actor=ACTOR, now=timezone.now())
+        tasks.publish(next_)
+        if not given["json"]:
+            self._tell(next_.warnings)
+        if given["wait"]:
+            self._wait(given["id"])
+        self._report(given, f"Campaign {given['id']} is being sent, as mailing {next_.mailing_id}.")
+
+    def _pause(self, given: dict[str, Any]) -> None:
+        self._steered(given, launch.pause(given["id"], actor=ACTOR), "paused")
+
+    def _resume(self, given: dict[str, Any]) -> None:
+        now = timezone.now()
+        self._steered(given, launch.resume(given["id"], actor=ACTOR, now=now), "being sent again")
+
+    def _cancel(self, given: dict[str, Any]) -> None:
+        now = timezone.now()
+        self._steered(given, launch.cancel(given["id"], actor=ACTOR, now=now), "cancelled")
+
+    def _status(self, given: dict[str, Any]) -> None:
+        if not given["follow"]:
+            self._report(given, "")
+            return
+        for seen in _following(given["id"]):
+            if given["json"]:
+                self._say_json(seen.to_json())
+            else:
+                self.stdout.write(_line(seen))
+                self.stdout.flush()
+
+    def _steered(self, given: dict[str, Any], next_: Next, state: str) -> None:
+        tasks.publish(next_)
+        self._report(given, f"Campaign {given['id']} is {state}.")
+
+    def _report(self, given: dict[str, Any], sentence: str) -> None:
+        seen = progress.of(Campaign.objects.get(pk=given["id"]), now=timezone.now())
+        if given["json"]:
+            self._say_json(seen.to_json())
+            return
+        if sentence:
+            self.stdout.write(sentence)
+        self.stdout.write(_table(seen))
+
+    def _wait(self, campaign_id: int) -> None:
+        is_shown = sys.stderr.isatty()
+        for seen in _following(campaign_id):
+            if is_shown:
+                self.stderr.write(f"\r{_bar(seen)}", ending="")
+                self.stderr.flush()
+        if is_shown:
+            self.stderr.write("")
+
+    def _tell(self, found: tuple[preflight.Finding, ...]) -> None:
+        for row in found:
+            self.stdout.write(f"{row.severity}: {row.message} {row.advice}")
+
+    def _say_json(self, said: dict[str, Any]) -> None:
+        self.stdout.write(json.dumps(said, ensure_ascii=False))
+        self.stdout.flush()
+
+
+def _with_id(parser: ArgumentParser) -> ArgumentParser:
+    parser.add_argument("id", type=int, metavar="ID")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _add_create(parser: ArgumentParser) -> None:
+    parser.add_argument("--workspace", required=True, metavar="SLUG")
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--list", required=True, action="append", nargs="+", metavar="NAME")
+    parser.add_argument("--template", metavar="NAME", help="one that is there already")
+    parser.add_argument("--subject", help="for a new template, with the files below")
+    parser.add_argument("--html-file", type=Path, metavar="FILE")
+    parser.add_argument("--text-file", type=Path, metavar="FILE")
+    parser.add_argument("--from", required=True, dest="from_header", metavar='"NAME <ADDRESS>"')
+    parser.add_argument("--reply-to", default="")
+    parser.add_argument("--pool", required=True, metavar="NAME")
+    parser.add_argument("--priority", choices=["low", "normal", "high"], default="normal")
+    parser.add_argument(
+        "--retry", default="exponential", help="exponential, ladder-3, ladder-24h, or JSON"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _draft(given: dict[str, Any]) -> Campaign:
+    workspace = Workspace.objects.filter(slug=given["workspace"]).first()
+    if workspace is None:
+        raise CommandError(f"There is no workspace “{given['workspace']}”.", returncode=2)
+    names = [name for names in given["list"] for name in names]
+    lists = [_found(List, name, workspace=workspace) for name in names]
+    campaign = Campaign.objects.create(
+        workspace=workspace,
+        name=given["name"],
+        template=_template(workspace, given),
+        from_header=given["from_header"],
+        reply_to=given["reply_to"],
+        pool=_pool(workspace, given["pool"]),
+        priority=CampaignPriority[given["priority"].upper()],
+        retry_policy=given["retry"],
+    )
+    campaign.lists.set(lists)
+    return campaign
+
+
+def _template(workspace: Workspace, given: dict[str, Any]) -> Template:
+    has_content = given["subject"] or given["html_file"] or given["text_file"]
+    if given["template"] and has_content:
+        raise CommandError("Give --template, or --subject with files, not both.", returncode=2)
+    if given["template"]:
+        return _found(Template, given["template"], workspace=workspace)
+    if not (given["subject"] and (given["html_file"] or given["text_file"])):
+        raise CommandError(
+            "Give --template NAME, or --subject with --html-file or --text-file.", returncode=2
+        )
+    html, text = _content(given["html_file"]), _content(given["text_file"])
+    template, _ = Template.objects.get_or_create(workspace=workspace, name=given["name"])
+    template.add_version(subject=given["subject"], html=html, text=text)
+    return template
+
+
+def _content(path: Path | None) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig") if path else ""
+    except (OSError, UnicodeDecodeError) as problem:
+        raise CommandError(f"{path} cannot be read: {problem}", returncode=2) from problem
+
+
+def _pool(workspace: Workspace, name: str) -> Pool:
+    """A pool of the workspace, or else a shared one."""
+    own = Pool.objects.filter(name=name, workspace=workspace).first()
+    return own or _found(Pool, name, workspace=None)
+
+
+def _found(model: Any, name: str, **where: Any) -> Any:
+    row = model.objects.filter(name=name, **where).first()
+    if row is None:
+        names = model.objects.filter(**where).order_by("name").values_list("name", flat=True)[:20]
+        what = model._meta.verbose_name
+        known = ", ".join(f"“{known}”" for known in names) or "none yet"
+        raise CommandError(f"There is no {what} “{name}”; there are: {known}.", returncode=2)
+    return row
+
+
+def _following(campaign_id: int) -> Any:
+    """The progress once a second, the last one when there is nothing to wait for any more."""
+    watch = progress.Watch()
+    while True:
+        seen = watch.look(Campaign.objects.get(pk=campaign_id), now=timezone.now())
+        yield seen
+        if seen.is_over:
+            return
+        time.sleep(_FOLLOW_EVERY_SECONDS)
+
+
+def _line(seen: Progress) -> str:
+    states = ", ".join(f"{count:,} {state}" for state, count in seen.states.items() if count)
+    return f"{seen.state}: {states or 'no messages yet'}; {seen.rate_per_minute:,} a minute"
+
+
+def _bar(seen: Progress, width: int = 30) -> str:
+    share = seen.share_settled
+    filled = "█" * round(share * width)
+    return f"{filled:░<{width}} {share:4.0%}  {_line(seen)} "
+
+
+def _table(seen: Progress) -> str:
+    rows = [("matched", seen.matched)]
+    rows += [(f"- {why}", count) for why, count in seen.excluded.items()]
+    rows += [("= audience", seen.audience)]
+    rows += [(f"  {state}", count) for state, count in seen.states.items() if count]
+    rows += [("attempts", seen.attempts)]
+    head = f"{seen.name} ({seen.campaign}): {seen.state}"
+    return "\n".join([head, *(f"  {count:>12,}  {name}" for name, count in rows)])
