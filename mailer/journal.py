@@ -317,12 +317,13 @@ class Claim:
         self.release()
 
 
-def claim_dead(folder: Path, journal_id: str) -> Claim | None:
+def claim_dead(folder: Path, journal_id: str | uuid.UUID) -> Claim | None:
     """Take the journal's lock if its owner is proved dead and no other rescuer was quicker.
 
     None means "not proved": the owner lives (or is stopped), somebody else rescues it, or there
     is no lock file to ask; `read` tells the last case apart.
     """
+    journal_id = _plain_id(journal_id)
     path = _lock_path(folder, journal_id)
     try:
         lock_fd = os.open(path, os.O_RDWR)
@@ -340,12 +341,13 @@ def claim_dead(folder: Path, journal_id: str) -> Claim | None:
     return Claim(folder, journal_id, lock_fd)
 
 
-def read(folder: Path, journal_id: str) -> dict[int, BatchTrace] | Missing:
+def read(folder: Path, journal_id: str | uuid.UUID) -> dict[int, BatchTrace] | Missing:
     """Say what the journal knows of the batches that it did not see recorded.
 
     A half record at the end of a segment is left out: its writer was stopped in the write, so
     nothing that it announces has happened. A damaged one makes the journal `Missing`.
     """
+    journal_id = _plain_id(journal_id)
     try:
         segments = [decode(path.read_bytes()) for path in _segment_paths(folder, journal_id)]
     except FileNotFoundError as error:
@@ -366,6 +368,11 @@ def journal_ids(folder: Path) -> tuple[str, ...]:
     """All journals that have a file in the folder, of the living and of the dead."""
     paths = [*folder.glob("*.lock"), *folder.glob("*.log")]
     return tuple(sorted({path.name.partition(".")[0] for path in paths}))
+
+
+def _plain_id(journal_id: str | uuid.UUID) -> str:
+    """As in the file names, whether a database or a file name told it."""
+    return str(journal_id).replace("-", "")
 
 
 def _lock_path(folder: Path, journal_id: str) -> Path:

@@ -9,6 +9,7 @@ import sys
 import textwrap
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -243,6 +244,14 @@ def test_a_missing_journal_is_not_an_empty_one(tmp_path: Path, journal: Journal)
     assert claim_dead(tmp_path, "0" * 32) is None
 
 
+def test_a_journal_is_found_by_its_id_however_the_id_is_written(journal: Journal) -> None:
+    journal.took(1)
+
+    for written in (journal.id, uuid.UUID(journal.id), str(uuid.UUID(journal.id))):
+        assert read(journal.folder, written) == {1: BatchTrace()}
+    journal.recorded(1)
+
+
 def test_a_journal_damaged_in_the_middle_is_missing_but_tells_what_is_readable(
     journal: Journal,
 ) -> None:
@@ -360,3 +369,35 @@ def test_with_content_sync_each_intent_is_on_the_disk_before_it_returns(
     journal.close()
 
     assert len(synced) == 1
+
+
+def test_no_intent_that_was_returned_from_is_lost_by_a_kill_at_any_instant(tmp_path: Path) -> None:
+    program = """
+        import sys
+        from pathlib import Path
+        from mailer.journal import Journal
+        journal = Journal.open(Path(sys.argv[1]), segment_bytes=3_000)
+        print(journal.id, flush=True)
+        journal.took(1)
+        number = 0
+        while True:
+            number += 1
+            journal.intend(1, number, 1)
+            sys.stdout.write(f"{number}\\n")
+            sys.stdout.flush()
+    """
+    owner = run_python(program, str(tmp_path))
+    journal_id = first_line(owner)
+    assert owner.stdout is not None
+    for _ in range(500):
+        owner.stdout.readline()
+    owner.kill()
+    rest = owner.stdout.read().splitlines()
+    owner.wait()
+    # The last line may be torn by the kill, like the record behind it.
+    returned_from = max([500, *(int(line) for line in rest[:-1])])
+
+    traces = read(tmp_path, journal_id)
+
+    assert not isinstance(traces, Missing)
+    assert set(range(1, returned_from + 1)) <= set(traces[1].intents)
