@@ -185,8 +185,10 @@ def _search_form(query: Mapping[str, str], labels: Mapping[str, str]) -> str:
         f"{_e(label)}</option>"
         for name, label in labels.items()
     )
+    mailing = query.get("mailing", "")
+    kept = f'<input type="hidden" name="mailing" value="{_e(mailing)}">' if mailing else ""
     return (
-        '<form class="search" method="get" action="/">'
+        f'<form class="search" method="get" action="/">{kept}'
         f'<input type="search" name="q" value="{_e(query.get("q", ""))}" '
         'placeholder="Recipient or subject" aria-label="Recipient or subject">'
         '<select name="provider" aria-label="Provider"><option value="">All providers</option>'

@@ -119,9 +119,11 @@ class MailStore:
             self._index.clear()
 
     def close(self) -> None:
+        """End at once; what is not in the index yet will be at the next start."""
         self._is_closing.set()
         self._has_news.set()
         self._thread.join()
+        self._index.add((), end=self._index.indexed_bytes, connections=self._connections)
         self._index.close()
         self._log.close()
 
@@ -129,17 +131,27 @@ class MailStore:
         while not self._is_closing.is_set():
             self._has_news.wait()
             self._has_news.clear()
-            with self._lock:
-                self._catch_up()
+            while self._is_behind() and not self._is_closing.is_set():
+                with self._lock:
+                    self._take_in()
             self._is_closing.wait(_PAUSE_SECONDS)
+
+    def _is_behind(self) -> bool:
+        with self._lock:
+            index = self._index
+            return (index.indexed_bytes, index.connections) != (self._log.end, self._connections)
+
+    def _take_in(self) -> None:
+        """Index the next entries."""
+        start, end = self._index.indexed_bytes, self._log.end
+        entries = list(islice(self._log.entries(start, end), _ENTRIES_PER_TRANSACTION))
+        done = entries[-1].end if entries else start
+        self._index.add(entries, end=done, connections=self._connections)
 
     def _catch_up(self) -> None:
         end = self._log.end
-        while (start := self._index.indexed_bytes) < end:
-            entries = list(islice(self._log.entries(start, end), _ENTRIES_PER_TRANSACTION))
-            self._index.add(entries, end=entries[-1].end, connections=self._connections)
-        if self._index.connections != self._connections:
-            self._index.add((), end=end, connections=self._connections)
+        while self._index.indexed_bytes < end:
+            self._take_in()
 
     def _mend(self) -> None:
         """Bring the index up to date, and cut off a record that a kill left torn."""
