@@ -56,8 +56,10 @@ def _check_welcome(session: Session, barren_count: int) -> None:
     """Raise `NoConnection` when to knock again would only burn one message each time."""
     if session.closing_reply is not None and not session.has_delivered:
         raise NoConnection(Unreached(session.closing_reply, session.host.name))
-    if session.last_unreached is not None and barren_count >= BARREN_LIMIT:
-        raise NoConnection(session.last_unreached)
+    if barren_count >= BARREN_LIMIT:
+        text = f"{barren_count} connections in a row ended without answering any message"
+        silence = Unreached(Reply(0, "", text, Phase.MAIL), session.host.name)
+        raise NoConnection(session.last_unreached or silence)
 
 
 class PooledTransport:
@@ -125,7 +127,8 @@ class PooledTransport:
                 if session is None:
                     break
                 await self._serve(destination, session, supply)
-                barren_count = 0 if session.has_answered else barren_count + 1
+                is_barren = not session.has_answered and not session.is_open
+                barren_count = barren_count + 1 if is_barren else 0
                 _check_welcome(session, barren_count)
             tally.is_drained = True
         except NoConnection as error:

@@ -259,9 +259,9 @@ class Session(asyncio.Protocol):
             case core.Broken(reply):
                 return self._unreached(reply)
             case core.NotSent(why, phase):
-                if self._is_our_doing or self.has_answered:
+                if self._is_our_doing or self.has_answered or self._handed_at:
                     return Unsent(why, is_lost=not self._is_our_doing)
-                # A fresh connection that ends like this would do so again: an attempt.
+                # It was the first that a fresh connection met, so it would meet the same again.
                 return self._unreached(Reply(0, "", why, phase))
 
     def _was_stale(self, reply: Reply) -> bool:

@@ -44,7 +44,7 @@ from tests.conformance.transport_peers import (
     until,
 )
 
-SHORT = Timeouts(2.0, 2.0, command_seconds=0.1, data_reply_seconds=0.1)
+SHORT = Timeouts(5.0, 5.0, command_seconds=0.2, data_reply_seconds=0.2)
 PLAIN = tuple(offer for offer in MODERN if offer != "PIPELINING")
 
 
@@ -521,6 +521,105 @@ def test_results_are_told_while_others_are_still_under_way(run: Run) -> None:
         assert len(feed.results) == feed.taken
 
     run(ServerScript({"r4@x.test": Treatment(rcpt="450 4.2.1 slow down")}), scenario)
+
+
+def test_a_server_that_takes_contents_and_hangs_up_does_not_get_them_all(run: Run) -> None:
+    names = [f"r{number}@x.test" for number in range(100)]
+
+    async def scenario(bench: Bench) -> None:
+        feed = feed_of(names)
+
+        report = await bench.send(feed)
+
+        assert list(feed.told().values()).count("in doubt") == 3
+        assert feed.taken <= 5
+        assert report.unreached is not None
+        assert "without answering any message" in report.unreached.text
+
+    run(ServerScript(dict.fromkeys(names, Treatment(content=HANGS_UP))), scenario)
+
+
+def test_one_in_doubt_says_nothing_about_the_message_announced_behind_it(run: Run) -> None:
+    async def scenario(bench: Bench) -> None:
+        feed = feed_of(["doubt@x.test", "b@x.test"])
+
+        await bench.send(feed)
+
+        assert feed.told() == {1: "in doubt", 2: "250 content"}
+
+    run(ServerScript({"doubt@x.test": Treatment(content=HANGS_UP)}), scenario)
+
+
+FAULTS = (
+    Treatment(rcpt="550 5.1.1 gone"),
+    Treatment(rcpt="451 4.7.1 later"),
+    Treatment(rcpt=HANGS_UP),
+    Treatment(rcpt="nonsense"),
+    Treatment(data="452 4.3.1 no space"),
+    Treatment(data="421 4.3.2 closing"),
+    Treatment(content="554 5.7.1 spam"),
+    Treatment(content="421 4.3.2 closing"),
+    Treatment(content=HANGS_UP),
+    Treatment(content="nonsense"),
+)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("offers", [MODERN, PLAIN])
+def test_whatever_goes_wrong_nothing_is_lost_and_nothing_sent_twice(
+    run: Run, offers: tuple[str, ...], seed: int
+) -> None:
+    draw = random.Random(seed)
+    names = [f"r{number}@x.test" for number in range(400)]
+    treatments = {name: draw.choice(FAULTS) for name in names if draw.random() < 0.25}
+
+    async def scenario(bench: Bench) -> None:
+        left = names
+        delivered: list[str] = []
+        for _ in range(20):
+            feed = feed_of(left)
+            report = await bench.send(feed, connections=5)
+
+            assert len(feed.results) == feed.taken
+            left = [envelope.recipient for envelope in feed.envelopes[feed.taken :]]
+            for envelope in feed.envelopes[: feed.taken]:
+                name, word = envelope.recipient, feed.told()[envelope.message_id]
+                fault = treatments.get(name)
+                if word == "250 content":
+                    delivered.append(name)
+                elif report.unreached is not None and feed.results[envelope.message_id] == (
+                    report.unreached
+                ):
+                    left.append(name)  # every connection gave up before its turn came
+                else:
+                    assert word in expected_words(fault), (name, fault)
+            if not left:
+                break
+        assert not left
+        assert len(delivered) > 250
+        assert len(delivered) == len(set(delivered))
+        assert not set(delivered) & set(treatments)
+        got = [received.recipient for received in bench.script.inbox]
+        assert len(got) == len(set(got))
+        assert set(delivered) <= set(got)
+
+    run(ServerScript(treatments, offers=offers, messages_per_connection=50), scenario)
+
+
+def expected_words(fault: Treatment | None) -> set[str]:
+    """What may be told of a message; the server's limit of messages can meet each one."""
+    at_the_limit = {"421 mail"}
+    if fault is None:
+        return at_the_limit
+    if fault.rcpt in (HANGS_UP, "nonsense"):
+        return at_the_limit | {"unreached rcpt"}
+    if fault.content in (HANGS_UP, "nonsense"):
+        return at_the_limit | {"in doubt"}
+    for phase in ("rcpt", "data", "content"):
+        reply = getattr(fault, phase)
+        if not reply.startswith(("2", "354")):
+            return at_the_limit | {f"{reply[:3]} {phase}"}
+    raise AssertionError(fault)
 
 
 def test_a_result_is_one_of_four(run: Run) -> None:

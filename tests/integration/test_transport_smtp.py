@@ -459,12 +459,12 @@ def test_a_process_that_was_stopped_reads_the_replies_that_wait_for_it(play: Pla
 
     async def scenario(host: Host) -> None:
         transport = SmtpTransport()
-        timeouts = Timeouts(5.0, 5.0, command_seconds=0.3, data_reply_seconds=0.3)
-        feed = feed_of(["a@x.test", "b@x.test", "c@x.test"])
+        timeouts = Timeouts(5.0, 5.0, command_seconds=1.0, data_reply_seconds=1.0)
+        feed = feed_of(["a@x.test", "b@x.test"])
 
         def stop_the_process(envelope: Envelope) -> None:
             # Soon: when the content has left, and before its reply can be here.
-            asyncio.get_running_loop().call_later(0.02, time.sleep, 0.8)
+            asyncio.get_running_loop().call_later(0.02, time.sleep, 1.6)
 
         feed.may_start = stop_the_process
         await transport.send(a_destination(host, timeouts=timeouts), feed, 1)
