@@ -24,7 +24,6 @@ def run_command(arguments: list[str], environment: dict[str, str]) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    os.umask(0o077)
     var = state_folder(os.environ)
     screen = Screen()
     try:
@@ -63,4 +62,5 @@ def _with_stack(arguments: list[str], supervisor: Supervisor) -> int:
 
 
 if __name__ == "__main__":
+    os.umask(0o077)  # what is kept is people's data
     sys.exit(main(sys.argv[1:]))

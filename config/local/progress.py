@@ -21,9 +21,9 @@ def bar(done: int, total: int, width: int = BAR_WIDTH) -> str:
 class Screen:
     """A terminal, or a log without cursor movements."""
 
-    def __init__(self, stream: TextIO = sys.stderr) -> None:
-        self._stream = stream
-        self._is_terminal = stream.isatty()
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._is_terminal = self._stream.isatty()
         self._open_line = False
         self._printed_at = 0.0
         self._started = time.monotonic()

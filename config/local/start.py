@@ -85,6 +85,7 @@ class Run:
     environment: dict[str, str]
     listen: Listen = field(default_factory=Listen)
     sandbox_url: str = ""
+    admin: str = ""  #: how to log in, at the first start only
 
     def bring_up(self) -> None:
         """Start everything and wait until each part answers."""
@@ -137,14 +138,14 @@ class Run:
 
     def _migrate(self) -> None:
         self.supervisor.run(self.manage("migrate", "--noinput"), MIGRATE_SECONDS)
-        answer = last_object(
-            self.supervisor.run(self.manage("bootstrap", "--json"), MIGRATE_SECONDS).log_text()
-        )
+        first_user = self.supervisor.run(self.manage("bootstrap", "--json"), MIGRATE_SECONDS)
+        answer = last_object(first_user.log_text()) or {}
+        first_user.log.unlink()  # it holds the password
+        if answer.get("password"):
+            # Shown once, and kept where only this user reads it: a terminal scrolls away.
+            self.admin = f"user {answer['username']}, password {answer['password']}"
+            write_private(self.var / "secrets" / "admin", self.admin + "\n")
         self.screen.step("the database has its tables")
-        if answer and answer.get("password"):
-            # Kept where only this user can read it: the terminal may be gone by tomorrow.
-            text = f"{answer['username']}\n{answer['password']}\n"
-            write_private(self.var / "secrets" / "admin", text)
 
     def _start_processes(self) -> None:
         deliverers = roles.delivery_processes(os.environ)
@@ -197,7 +198,7 @@ class Run:
         if self.sandbox_url:
             self.supervisor.addresses["sandbox inbox"] = self.sandbox_url
         self.supervisor.write_state()
-        for line in address_lines(self.var, self.supervisor.addresses):
+        for line in address_lines(self.var, self.supervisor.addresses, self.admin):
             self.screen.say(line)
 
 
@@ -209,21 +210,19 @@ def answers(address: str) -> bool:
         return False
 
 
-def address_lines(var: Path, addresses: dict[str, str]) -> list[str]:
+def address_lines(var: Path, addresses: dict[str, str], admin: str = "") -> list[str]:
     """The addresses, each with the way in."""
-    lines = [""]
-    for name, address in addresses.items():
-        lines.append(f"  {name:<14} {address}{way_in(var, name)}")
-    return [*lines, f"  {'logs':<14} {var / 'log'}", ""]
-
-
-def way_in(var: Path, name: str) -> str:
-    if name == "admin" and (kept := var / "secrets" / "admin").exists():
-        username, password = kept.read_text(encoding="utf-8").split()[:2]
-        return f"   user {username}, password {password}"
-    if name == "flower" and (kept := var / "secrets" / "flower-password").exists():
-        return f"   user {FLOWER_USER}, password {kept.read_text(encoding='ascii').strip()}"
-    return ""
+    flower_password = var / "secrets" / "flower-password"
+    ways_in = {
+        "admin": admin or f"first user's password: {var / 'secrets' / 'admin'}",
+        "flower": f"user {FLOWER_USER}, password: {flower_password}",
+    }
+    if admin and not os.environ.get("FLOWER_BASIC_AUTH"):
+        password = flower_password.read_text(encoding="ascii").strip()
+        ways_in["flower"] = f"user {FLOWER_USER}, password {password}"
+    rows = [(name, at, ways_in.get(name, "")) for name, at in addresses.items()]
+    lines = [f"  {name:<14} {at}   {way_in}".rstrip() for name, at, way_in in rows]
+    return ["", *lines, f"  {'logs':<14} {var / 'log'}", ""]
 
 
 def run(options: argparse.Namespace, var: Path, screen: Screen) -> tuple[int, str]:
@@ -272,7 +271,6 @@ def demo_or_reason(current: Run) -> dict[str, Any] | None:
 
 def main(arguments: list[str]) -> int:
     options = parse(arguments)
-    os.umask(0o077)
     screen = Screen()
     var = state_folder(os.environ)
     try:
@@ -297,4 +295,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    os.umask(0o077)  # what is kept is people's data
     sys.exit(main(sys.argv[1:]))

@@ -48,6 +48,14 @@ def failures_after(failures: int, lived_seconds: float) -> int:
     return 1 if lived_seconds >= STEADY_SECONDS else failures + 1
 
 
+def patience_after(signals: int, seconds: float) -> float:
+    """How long to wait for a process to end: a second Ctrl-C shortens it, a third even more.
+
+    Never to nothing: the database needs a moment to write what it has.
+    """
+    return min(seconds, (seconds, seconds, 3.0, 0.5)[min(signals, 3)])
+
+
 @dataclass(slots=True)
 class Post:
     """A place that is to be filled by one running process."""
@@ -173,27 +181,24 @@ class Supervisor:
     def stop_all(self) -> None:
         """Stop everybody, the last started first; workers side by side, as each takes long."""
         self._stopping = True
-        asked_before = self._signals
         if self._one_off is not None:
             self._one_off.stop()
         for group in stop_groups(list(self._posts)):
-            self._stop_group([self._posts[name].child for name in group], asked_before)
+            self._stop_group([self._posts[name].child for name in group])
         self._posts.clear()
         self.write_state()
 
-    def _stop_group(self, children: list[Child], asked_before: int) -> None:
-        longest = max((len(child.spec.stop) for child in children), default=0)
-        for step in range(longest):
+    def _stop_group(self, children: list[Child]) -> None:
+        """Send everybody's first signal, wait, then the next to those who are still there."""
+        for step in range(max(len(child.spec.stop) for child in children)):
             running = [child for child in children if child.poll() is None]
             steps = [child.spec.stop[min(step, len(child.spec.stop) - 1)] for child in running]
             for child, (number, _) in zip(running, steps, strict=True):
                 child.signal(number)
             patience = max((seconds for _, seconds in steps), default=0.0)
-            deadline = time.monotonic() + patience
+            asked_at = time.monotonic()
             while any(child.poll() is None for child in running):
-                # A second Ctrl-C: the next, ruder signal now.
-                hastened = self._signals > max(asked_before, 1) + step
-                if time.monotonic() >= deadline or (hastened and step + 1 < longest):
+                if time.monotonic() - asked_at >= patience_after(self._signals, patience):
                     break
                 time.sleep(POLL_SECONDS)
         for child in children:

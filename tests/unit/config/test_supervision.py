@@ -7,7 +7,7 @@ import pytest
 from config.local.postgres import FAST_SHUTDOWN
 from config.local.running_user import Mode, choose_mode
 from config.local.state import recorded, stop_groups, supervisor_of
-from config.local.supervisor import failures_after, reason, restart_delay
+from config.local.supervisor import failures_after, patience_after, reason, restart_delay
 
 
 def test_whole_schedule_of_restarts() -> None:
@@ -84,3 +84,8 @@ def test_the_database_is_asked_for_a_fast_shutdown_before_anything_ruder() -> No
         signal.SIGQUIT,
         signal.SIGKILL,
     ]
+
+
+def test_each_further_ctrl_c_shortens_the_patience_but_never_to_nothing() -> None:
+    assert [patience_after(signals, 30.0) for signals in range(5)] == [30, 30, 3, 0.5, 0.5]
+    assert patience_after(2, 1.0) == 1
