@@ -122,6 +122,7 @@ class Conversation:
         self._ready: _Transaction | None = None
         self._handed: _Transaction | None = None
         self._needs_reset = False
+        self._is_content_unsaid = False  # handed over, and still in the output
 
     # -- questions
 
@@ -139,6 +140,16 @@ class Conversation:
     def is_busy(self) -> bool:
         """Whether a message has been begun and not settled, or a reply is due."""
         return bool(self._awaited) or self._ready is not None
+
+    @property
+    def is_swallowing(self) -> bool:
+        """Whether the server refused the message and says nothing to the DATA after it.
+
+        RFC 2920 section 3.2 forbids it to flush what was pipelined; some do on an error.
+        """
+        announced = self._announced
+        is_refused = announced is not None and announced.refusal is not None
+        return is_refused and self.abilities.pipelining
 
     @property
     def wants_envelope(self) -> bool:
@@ -170,6 +181,7 @@ class Conversation:
         self._handed, self._ready = self._ready, None
         self._output += (wire_content(self._handed.envelope), END_OF_CONTENT)
         self._awaited.append(Step.CONTENT)
+        self._is_content_unsaid = True
 
     def quit(self) -> None:
         if self.over is None and not self.is_busy:
@@ -178,6 +190,7 @@ class Conversation:
 
     def take_output(self) -> bytes:
         """Return what is to be written now, all in one piece."""
+        self._is_content_unsaid = False
         if not self._output:
             return b""
         output = b"".join(self._output)
@@ -209,7 +222,9 @@ class Conversation:
         self.over = why
         settled = []
         if self._handed is not None:
-            settled.append(Settled(self._handed.envelope, InDoubt(why)))
+            is_unsaid = self._is_content_unsaid
+            fate: Fate = NotSent(why, Phase.DATA) if is_unsaid else InDoubt(why)
+            settled.append(Settled(self._handed.envelope, fate))
         begun = self._ready or self._announced
         if begun is not None:
             not_sent = NotSent(why, self._phase_begun())

@@ -56,6 +56,7 @@ class ServerScript:
     credentials: tuple[str, str] | None = None
     messages_per_connection: int = 0  #: further ones meet 421; 0 for no limit
     is_careless: bool = False  #: answers DATA with 354 even when it refused the recipient
+    flushes_on_error: bool = False  #: forgets what was pipelined behind a refused recipient
     inbox: list[Received] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)
     empty_contents: int = 0  #: lone dots: content for nobody
@@ -174,6 +175,8 @@ class ServerDialogue:
         self._treatment = self.script.treatment_of(address)
         if self._treatment.rcpt.startswith("2"):
             self._recipient = address
+        elif self.script.flushes_on_error:
+            self._buffer = b""
         return self._treatment.rcpt
 
     def _data(self) -> str:

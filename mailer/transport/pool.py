@@ -10,6 +10,7 @@ RFC 5321 section 5.1: hosts are tried in the order given.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol, cast
@@ -72,6 +73,7 @@ class PooledTransport:
         self._lanes: dict[tuple[object, ...], _Lane] = {}
         self._sessions: set[Session] = set()
         self._dead: dict[tuple[object, ...], tuple[float, Unreached]] = {}
+        self._plain_hosts: set[Host] = set()  # those that proved not to bear PIPELINING
         self._waiters: set[asyncio.Future[None]] = set()
         self._supplies: set[Supply] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -105,13 +107,21 @@ class PooledTransport:
         self._wake()
         for session in self._idle_sessions():
             session.quit()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=grace_seconds)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace_seconds):
+                await self._last_words()
         for session in list(self._sessions):
             session.abort("the transport was closed before the reply came")
         for task in self._dialling:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _last_words(self) -> None:
+        """Wait until every task and every connection has ended."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        while self._sessions:
+            await self._room_or_session()
 
     def connections_to(self, destination: Destination) -> int:
         """Count the connections open in this process, idle ones included."""
@@ -218,6 +228,8 @@ class PooledTransport:
         finally:
             self._dialling.discard(task)
         self._sessions.add(session)
+        if session.host in self._plain_hosts:
+            session.speak_plainly()
         session.on_over = lambda over: self._forget(destination, over)
         return session
 
@@ -290,6 +302,8 @@ class PooledTransport:
 
     def _forget(self, destination: Destination, session: Session) -> None:
         self._sessions.discard(session)
+        if session.has_swallowed:
+            self._plain_hosts.add(session.host)
         lane = self._lane(destination)
         for entry in lane.idle:
             if entry[0] is session:

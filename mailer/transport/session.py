@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 from deliverability.core.outcome import Phase, Reply
 from mailer.core import smtp as core
@@ -50,6 +51,7 @@ class Session(asyncio.Protocol):
         self.host = host
         self.has_delivered = False
         self.has_answered = False  #: whether any message got a reply that settled it
+        self.has_swallowed = False  #: the server does not bear PIPELINING after an error
         self.last_unreached: Unreached | None = None
         self.on_over: Callable[[Session], None] = lambda session: None
         self._conversation = core.Conversation(abilities)
@@ -76,6 +78,11 @@ class Session(asyncio.Protocol):
         """Take over an open connection on which mail may flow."""
         self._transport = transport
         transport.set_protocol(self)
+
+    def speak_plainly(self) -> None:
+        """Do without PIPELINING. To be said before the first feed."""
+        abilities = self._conversation.abilities
+        self._conversation.abilities = replace(abilities, pipelining=False)
 
     @property
     def is_open(self) -> bool:
@@ -226,6 +233,7 @@ class Session(asyncio.Protocol):
             self._is_overdue = True
             self._set_timer(GRACE_SECONDS)
         else:
+            self.has_swallowed = self._conversation.is_swallowing
             awaits = self._conversation.awaits
             asked = awaits.value if awaits is not None else "free room to write"
             self._guarded(lambda: self._lose(f"timed out waiting for {asked}"))

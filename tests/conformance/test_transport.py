@@ -550,6 +550,21 @@ def test_one_in_doubt_says_nothing_about_the_message_announced_behind_it(run: Ru
     run(ServerScript({"doubt@x.test": Treatment(content=HANGS_UP)}), scenario)
 
 
+def test_a_server_that_forgets_pipelined_commands_is_spoken_to_plainly(run: Run) -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.destination = replace(bench.destination, timeouts=SHORT)
+        feed = feed_of(["gone@x.test", "a@x.test", "gone@x.test", "b@x.test", "gone@x.test"])
+
+        report = await bench.send(feed)
+
+        fine, gone = "250 content", "550 rcpt"
+        assert feed.told() == {1: gone, 2: fine, 3: gone, 4: fine, 5: gone}
+        assert report.opened == 2
+
+    gone = Treatment(rcpt="550 5.1.1 gone")
+    run(ServerScript({"gone@x.test": gone}, flushes_on_error=True), scenario)
+
+
 FAULTS = (
     Treatment(rcpt="550 5.1.1 gone"),
     Treatment(rcpt="451 4.7.1 later"),

@@ -93,6 +93,8 @@ class Feed:
         self.fails_at: dict[str, int] = {}
 
     def next(self) -> Envelope | None:
+        if self.fails_at.get("next") == len(self.waiting):
+            raise OSError("the journal is full")
         return self.waiting.pop(0) if self.waiting else None
 
     def starting(self, envelope: Envelope) -> None:
@@ -282,6 +284,22 @@ def test_a_feed_that_fails_ends_the_connection_and_is_told_of_every_message(wher
                 1: Replied,
                 2: Unsent,
             }
+
+    play(scenario)
+
+
+def test_content_that_was_not_written_because_the_feed_failed_is_unsent() -> None:
+    async def scenario() -> None:
+        scene = Scene(count=2)
+        await asyncio.sleep(0)
+        scene.feed.fails_at = {"next": 1}
+        scene.hear(GO)
+
+        with pytest.raises(OSError, match="journal is full"):
+            await scene.serving
+
+        assert [type(each) for each in scene.feed.results.values()] == [Unsent]
+        assert len(scene.wire.written) == 1
 
     play(scenario)
 

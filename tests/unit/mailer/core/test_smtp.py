@@ -175,6 +175,16 @@ def test_it_tells_what_it_waits_for() -> None:
     assert conversation.awaits is Step.CONTENT
 
 
+def test_content_that_never_left_the_output_is_not_in_doubt() -> None:
+    conversation = announced(PIPELINED, ready=True)
+    conversation.hand_over()
+
+    told = fates(conversation.lose("our own fault"))
+
+    assert told == {1: NotSent("our own fault", Phase.DATA)}
+    assert conversation.take_output() == b""
+
+
 # -- DATA accepted for nobody (RFC 2920 section 3.1)
 
 
@@ -303,6 +313,7 @@ def test_nonsense_after_the_content_leaves_it_in_doubt_and_the_next_unsent(strea
     conversation = announced(PIPELINED, ready=True)
     conversation.hand_over()
     conversation.announce(an_envelope(2))
+    conversation.take_output()
 
     told = fates(conversation.receive(stream))
 
