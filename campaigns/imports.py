@@ -45,7 +45,6 @@ class Options:
     delimiter: str = ""
     mode: UpdateMode = UpdateMode.OVERWRITE
     origin: str = ""  #: where the consent came from, kept with each new subscription
-    is_dry_run: bool = False
 
 
 OnProgress = Callable[[Report], None]
@@ -65,7 +64,8 @@ def import_file(
     `run`, if given, is kept up to date with every chunk. `rejected_to` receives every row that
     was set aside, as CSV.
     """
-    return _import(path, into.workspace, into, options, run, rejected_to, on_progress)
+    writer = _Writer(into.workspace_id, into.pk, options, run=run)
+    return _import(path, options, writer, rejected_to, on_progress)
 
 
 def dry_run(
@@ -78,7 +78,8 @@ def dry_run(
     on_progress: OnProgress = lambda _report: None,
 ) -> Report:
     """Say what importing would do, changing nothing. `into` is None for a list yet to be made."""
-    return _import(path, workspace, into, options, None, rejected_to, on_progress)
+    writer = _Writer(workspace.pk, into.pk if into else None, options, is_dry_run=True)
+    return _import(path, options, writer, rejected_to, on_progress)
 
 
 def examine(path: Path, options: Options = Options()) -> tuple[str, ...]:
@@ -162,16 +163,13 @@ def _origin(file_name: str) -> str:
 
 def _import(
     path: Path,
-    workspace: Workspace,
-    into: List | None,
     options: Options,
-    run: Import | None,
+    writer: _Writer,
     rejected_to: Path | None,
     on_progress: OnProgress,
 ) -> Report:
     table, columns = _opened(path, options)
     report = _new_report(table, columns)
-    writer = _Writer(workspace.pk, into.pk if into else None, options, run)
     with report_file(rejected_to) as rejected_rows, _scratch_tables():
         records = _with_io_errors_named(path, table.records())
         while batch := list(itertools.islice(records, CHUNK_ROWS)):
@@ -246,21 +244,28 @@ class _Writer:
     """Writes one chunk after another; or, in a dry run, finds out what writing would do."""
 
     def __init__(
-        self, workspace_id: int, list_id: int | None, options: Options, run: Import | None
+        self,
+        workspace_id: int,
+        list_id: int | None,
+        options: Options,
+        *,
+        run: Import | None = None,
+        is_dry_run: bool = False,
     ) -> None:
         self._given = {"workspace": workspace_id, "list": list_id, "origin": options.origin[:200]}
-        self._options = options
+        self._mode = options.mode
         self._run = run
+        self._is_dry_run = is_dry_run
 
     def write(
         self, good: dict[str, RecipientRow], bad: Sequence[RejectedRow], report: Report
     ) -> None:
         with connection.cursor() as cursor:
             report.duplicates += _load(cursor, good.values())
-            if self._options.is_dry_run or self._given["list"] is None:
-                cursor.execute(sql.would_change(self._options.mode), self._given)
+            if self._is_dry_run:
+                cursor.execute(sql.would_change(self._mode), self._given)
             else:
-                cursor.execute(sql.upsert_recipients(self._options.mode), self._given)
+                cursor.execute(sql.upsert_recipients(self._mode), self._given)
                 cursor.execute(sql.SUBSCRIBE, self._given)
             cursor.execute(sql.OUTCOMES)
             outcomes = dict(cursor.fetchall())

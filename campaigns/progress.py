@@ -34,11 +34,16 @@ class Progress:
     attempts: int = 0
     expanded: bool = False
     settled: bool = False  #: nothing waits any more, and the whole audience is known
-    rate_per_minute: int = 0  #: messages settled
+    rate_per_minute: int = 0  #: messages settled by sending
 
     @property
     def settled_count(self) -> int:
         return self.audience - self.states["waiting"]
+
+    @property
+    def sent_count(self) -> int:
+        """Those that sending has settled, well or badly."""
+        return self.settled_count - self.states["cancelled"] - self.states["suppressed"]
 
     @property
     def share_settled(self) -> float:
@@ -64,7 +69,7 @@ def of(campaign: Campaign, *, now: datetime) -> Progress:
     seen = _without_rate(campaign)
     until = campaign.finished_at or now
     seconds = (until - campaign.launched_at).total_seconds() if campaign.launched_at else 0.0
-    return replace(seen, rate_per_minute=_per_minute(seen.settled_count, seconds))
+    return replace(seen, rate_per_minute=_per_minute(seen.sent_count, seconds))
 
 
 class Watch:
@@ -75,11 +80,11 @@ class Watch:
 
     def look(self, campaign: Campaign, *, now: datetime) -> Progress:
         seen = _without_rate(campaign)
-        self._seen.append((now, seen.settled_count))
+        self._seen.append((now, seen.sent_count))
         while now - self._seen[0][0] > _RATE_WINDOW:
             self._seen.popleft()
         since, before = self._seen[0]
-        rate = _per_minute(seen.settled_count - before, (now - since).total_seconds())
+        rate = _per_minute(seen.sent_count - before, (now - since).total_seconds())
         return replace(seen, rate_per_minute=rate)
 
 

@@ -10,6 +10,7 @@ RFC 4180, and the ways in which files differ from it.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import csv
 import errno
 import itertools
@@ -138,9 +139,10 @@ def _encoding_of(chunks: Iterator[bytes]) -> Encoding:
 def _forced(path: Path, encoding: str) -> Encoding:
     """The encoding a person asked for, if it exists and fits."""
     try:
+        "a".encode(encoding)  # refuses base64 and the like, which are codecs but no encodings
         name = codecs.lookup(encoding).name
-    except LookupError:
-        raise UnreadableFile(f"There is no encoding “{encoding}”.") from None
+    except (LookupError, ValueError):
+        raise UnreadableFile(f"There is no encoding of text called “{encoding}”.") from None
     # The mark of a file that has one is no part of its first column's name.
     name = {"utf-8": "utf-8-sig"}.get(name, name)
     _must_decode(path, name)
@@ -159,11 +161,9 @@ def _must_decode(path: Path, name: str) -> None:
     except UnicodeError as problem:
         start = position + getattr(problem, "start", 0)
         raise UnreadableFile(
-            f"{path} is not {name} text: it cannot be decoded near byte {start:,}. "
+            f"{path} is not {name.removesuffix('-sig')} text: it cannot be decoded near byte {start:,}. "
             "Leave the encoding out to have it found, or save the file as UTF-8."
         ) from problem
-    except (LookupError, TypeError):
-        raise UnreadableFile(f"“{name}” is not an encoding of text.") from None
 
 
 def _opened(path: Path, encoding: Encoding) -> TextIO:
@@ -174,7 +174,7 @@ def _opened(path: Path, encoding: Encoding) -> TextIO:
 
 def _with_header(path: Path, size: int, encoding: Encoding, delimiter: str) -> TableFile:
     with _opened(path, encoding) as stream:
-        sample = list(itertools.islice(_Lines(stream), _SAMPLE_LINES))
+        sample = _first_lines(_Lines(stream))
     start = next((index for index, line in enumerate(sample) if line.strip()), None)
     if start is None:
         raise UnreadableFile(f"{path} is empty.")
@@ -192,6 +192,15 @@ def _with_header(path: Path, size: int, encoding: Encoding, delimiter: str) -> T
     if header.problem:
         raise UnreadableFile(f"The first line of {path} cannot be read: {header.problem}")
     return TableFile(path, size, encoding, delimiter, tuple(header.cells), end)
+
+
+def _first_lines(lines: _Lines) -> list[str]:
+    sample: list[str] = []
+    with contextlib.suppress(StopIteration, _EndlessRow):
+        while len(sample) < _SAMPLE_LINES:
+            next(lines)
+            sample.append(lines.forget())
+    return sample
 
 
 def _declared_delimiter(line: str) -> str:
@@ -235,7 +244,6 @@ class _Lines:
     def skip(self, count: int) -> None:
         for _ in itertools.islice(self, count):
             self.forget()
-        self.forget()
 
     def forget(self) -> str:
         """Begin a new row; return the text of the one that ended."""

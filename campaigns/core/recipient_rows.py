@@ -96,9 +96,10 @@ def field_name(header: str) -> str:
     A name that would begin with a digit gets `field_` before it, since templates could not
     speak of it otherwise.
     """
-    name = re.sub(r"\W+", "_", unicodedata.normalize("NFC", header).strip().lower()).strip("_")
-    name = name[:MAX_NAME_CHARS].rstrip("_")
-    return f"field_{name}" if name[:1].isdigit() else name
+    text = unicodedata.normalize("NFKC", header).lower()
+    spoken = "".join(char if f"a{char}".isidentifier() else "_" for char in text)
+    name = re.sub("__+", "_", spoken).strip("_")[:MAX_NAME_CHARS].rstrip("_")
+    return name if not name or name.isidentifier() else f"field_{name}"
 
 
 def columns_from(header: Sequence[str]) -> Columns:

@@ -53,7 +53,6 @@ class Command(BaseCommand):
             given["delimiter"],
             UpdateMode(given["mode"]),
             f"import of {given['file'].name}",
-            is_dry_run=given["dry_run"],
         )
         try:
             report = self._import(workspace, into, given, options)
@@ -71,7 +70,7 @@ class Command(BaseCommand):
         progress = _Progress(self.stderr)
         to = {"rejected_to": given["rejected"], "on_progress": progress.show}
         try:
-            if options.is_dry_run:
+            if given["dry_run"]:
                 return imports.dry_run(given["file"], workspace, into, options, **to)
             imports.examine(given["file"], options)  # a file that cannot be read makes no list
             into = into or List.objects.create(workspace=workspace, name=given["list"])
