@@ -42,6 +42,10 @@ _LINE_START = re.compile(r"(?m)^\s*(?:\d{3}[ ,-]\s*)?(?:[245]\.\d{1,3}\.\d{1,3}[
 _STATUS = re.compile(r"(?<![\d.])([245])\.([0-7])\.(\d{1,3})(?![\d.]*\d)")
 
 
+class NoRuleFits(LookupError):
+    """The table of rules is not complete. Never for the shipped one, as its tests prove."""
+
+
 @dataclass(frozen=True, slots=True)
 class Meaning:
     kind: OutcomeKind
@@ -124,15 +128,26 @@ def classify(reply: Reply, provider: str, rules: ReplyRules) -> Verdict:
         return Verdict(
             OutcomeKind.ACCEPTED, "accepted", Scope.RECIPIENT, Action.NONE, "accepted-after-content"
         )
-    if reply.code // 100 in (4, 5):
-        seen = seen_in(reply, provider)
-        for rule in rules.rules:
-            if rule.fits(seen):
-                return _verdict(rule, seen)
+    if is_refusal(reply):
+        return decide(seen_in(reply, provider), rules)
     # A 2yz or 3yz where none was asked for, or a number outside SMTP: somebody is confused.
     return Verdict(
         OutcomeKind.DEFERRED, "protocol_error", Scope.ROUTE, Action.ALARM, "unexpected-reply"
     )
+
+
+def is_refusal(reply: Reply) -> bool:
+    return reply.code // 100 in (4, 5)
+
+
+def decide(seen: Seen, rules: ReplyRules) -> Verdict:
+    """Say what a refusal means: as the first rule says that fits."""
+    for rule in rules.rules:
+        if rule.fits(seen):
+            reason = rule.reason
+            meaning = reason.transient if seen.code // 100 == 4 else reason.permanent
+            return Verdict(meaning.kind, reason.name, reason.scope, meaning.action, rule.id)
+    raise NoRuleFits(f"a {seen.code} at {seen.phase}")
 
 
 def seen_in(reply: Reply, provider: str) -> Seen:
@@ -173,12 +188,6 @@ def _status_in(reply: Reply) -> re.Match[str] | None:
         if int(found[1]) == reply.code // 100:
             return found
     return None
-
-
-def _verdict(rule: Rule, seen: Seen) -> Verdict:
-    reason = rule.reason
-    meaning = reason.transient if seen.code // 100 == 4 else reason.permanent
-    return Verdict(meaning.kind, reason.name, reason.scope, meaning.action, rule.id)
 
 
 def _silence(phase: Phase) -> Verdict:
