@@ -116,25 +116,25 @@ class _Delivery:
 
     def _send(self) -> list[Feed]:
         routes = self._set_aside()
-        groups = self._group(self._envelopes(), routes)
-        total = sum(len(envelopes) for envelopes in groups.values())
-        if not total:
+        envelopes = self._envelopes()
+        if not envelopes:
             return []
-        taken = slots().take(
-            self.parcel.path, self._connections(total), priority=self.parcel.priority
-        )
-        if not taken:
+        wanted = self._connections(len(envelopes))
+        granted = slots().take(self.parcel.path, wanted, priority=self.parcel.priority)
+        if not granted:
             self.put_off("a free connection", NO_SLOT_WAIT)
             return []
         feeds: list[Feed] = []
         try:
+            groups = self._group(envelopes, routes, granted)
+            total = sum(len(group) for group in groups.values())
             admission = gate.admit(self.parcel.path, total, now=_now())
             feeds = self._feeds(groups, admission)
-            self._converse(groups, feeds, taken)
+            self._converse(groups, feeds, wanted)
             used = sum(feed.tried + len(feed.out_now()) for feed in feeds)
             gate.give_back(admission, admission.admitted - used)
         finally:
-            self._when_quiet(feeds, lambda: slots().give_back(self.parcel.path, taken))
+            self._when_quiet(feeds, lambda: slots().give_back(self.parcel.path))
         return feeds
 
     def _set_aside(self) -> dict[str, Route]:
@@ -173,7 +173,10 @@ class _Delivery:
         return envelopes
 
     def _group(
-        self, envelopes: list[tuple[rendering.Row, Envelope]], routes: dict[str, Route]
+        self,
+        envelopes: list[tuple[rendering.Row, Envelope]],
+        routes: dict[str, Route],
+        connections: int,
     ) -> dict[Destination, deque[Envelope]]:
         """Group by where they go; domains with the same mail hosts share connections."""
         current = self.runtime
@@ -182,6 +185,7 @@ class _Delivery:
             self.parcel.source,
             {row.recipient_domain for row, _ in envelopes},
             routes,
+            connections=connections,
         )
         groups: dict[Destination, deque[Envelope]] = {}
         for row, envelope in envelopes:

@@ -302,7 +302,8 @@ def _heads(lanes: list[Lane], limit: int, now: datetime) -> list[_Waiting]:
                   AND b.pool_id = lane.pool_id AND b.provider = lane.provider
                   AND b.priority = lane.priority AND b.mailing_id = lane.mailing_id
                   AND (b.due_at IS NULL OR b.due_at <= %(now)s)
-                ORDER BY b.id LIMIT %(limit)s) head
+                -- Unresolved batches of a lane are routed together, by one task.
+                ORDER BY b.id LIMIT CASE lane.provider WHEN '' THEN 1 ELSE %(limit)s END) head
             """,
             {
                 "mailings": [lane.mailing_id for lane in lanes],

@@ -21,6 +21,7 @@ import enum
 import errno
 import fcntl
 import os
+import re
 import socket
 import threading
 import uuid
@@ -63,6 +64,7 @@ __all__ = [
 
 SEGMENT_BYTES = 16 * 1024 * 1024
 
+_ID = re.compile(r"[0-9a-f]{32}")
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG}
 
 
@@ -367,7 +369,8 @@ def read(folder: Path, journal_id: str | uuid.UUID) -> dict[int, BatchTrace] | M
 def journal_ids(folder: Path) -> tuple[str, ...]:
     """All journals that have a file in the folder, of the living and of the dead."""
     paths = [*folder.glob("*.lock"), *folder.glob("*.log")]
-    return tuple(sorted({path.name.partition(".")[0] for path in paths}))
+    names = {path.name.partition(".")[0] for path in paths}
+    return tuple(sorted(name for name in names if _ID.fullmatch(name)))
 
 
 def _plain_id(journal_id: str | uuid.UUID) -> str:

@@ -14,10 +14,11 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from django.db import connection, transaction
+from django.db.models import Q
 
 from deliverability.models import Source, SourceKind
 from deliverability.rules import provider_rules
-from mailer import runtime
+from mailer import conf, runtime
 from mailer.models import Batch, Route, RouteState
 from mailer.transport.door import Host
 from mailer.transport.mx import (
@@ -33,25 +34,27 @@ from mailer.transport.mx import Route as Found
 #: A failing DNS server is asked again after this.
 FAILED_FOR = timedelta(seconds=60)
 PARALLEL_LOOKUPS = 50
+#: Unresolved batches that are laid anew together.
+BATCHES_AT_ONCE = 50
 
 
 def route_batch(batch_id: int, *, now: datetime) -> bool:
-    """Resolve the domains of a batch and lay it anew by provider. False: nothing to do.
+    """Resolve the recipients' domains of a batch, and of others in its lane, and lay them anew
+    by provider. False: nothing to do.
 
     Domains for which DNS gave no answer stay unresolved until it is asked again.
     """
-    batch = Batch.objects.filter(pk=batch_id, state="untaken", provider="").first()
-    if batch is None:
+    batches = _unresolved_with(batch_id, now)
+    if not batches:
         return False
-    domains = _domains_of(batch)
+    first = batches[0]
+    domains = _domains_of(first, [one for batch in batches for one in batch.ids])
     routes = routes_for(set(domains.values()), now=now)
     lanes: dict[str, list[int]] = defaultdict(list)
-    is_relayed = _is_relayed(batch.pool_id)
-    for message_id in batch.ids:
-        domain = domains.get(message_id)
-        if domain is not None:
-            lanes[_lane_of(routes[domain], is_relayed=is_relayed)].append(message_id)
-    return _lay_anew(batch, lanes, now)
+    is_relayed = _is_relayed(first.pool_id)
+    for message_id, domain in domains.items():
+        lanes[_lane_of(routes[domain], is_relayed=is_relayed)].append(message_id)
+    return _lay_anew(batches, lanes, now)
 
 
 def routes_for(domains: Iterable[str], *, now: datetime) -> dict[str, Route]:
@@ -157,33 +160,56 @@ def _is_relayed(pool_id: int) -> bool:
     return kinds == {SourceKind.RELAY}
 
 
-def _domains_of(batch: Batch) -> dict[int, str]:
+def _unresolved_with(batch_id: int, now: datetime) -> list[Batch]:
+    """The batch, and untaken ones of the same mailing that wait for the same: laid anew
+    together, they make few full batches instead of many small ones."""
+    batch = Batch.objects.filter(pk=batch_id, state="untaken", provider="").first()
+    if batch is None:
+        return []
+    others = Batch.objects.filter(
+        Q(due_at__isnull=True) | Q(due_at__lte=now),
+        pool_id=batch.pool_id,
+        provider="",
+        priority=batch.priority,
+        mailing_id=batch.mailing_id,
+        state="untaken",
+        published_at__isnull=True,
+    ).exclude(pk=batch_id)
+    return [batch, *others.order_by("id")[: BATCHES_AT_ONCE - 1]]
+
+
+def _domains_of(batch: Batch, ids: list[int]) -> dict[int, str]:
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT id, recipient_domain FROM mailer_message"
-            " WHERE mailing_day = %s AND id = ANY(%s) AND state = 'waiting'",
-            [batch.mailing_day, batch.ids],
+            " WHERE mailing_day = %s AND id = ANY(%s) AND state = 'waiting' ORDER BY id",
+            [batch.mailing_day, ids],
         )
         return dict(cursor.fetchall())
 
 
-def _lay_anew(batch: Batch, lanes: dict[str, list[int]], now: datetime) -> bool:
-    """Replace the unresolved batch, unless somebody else has meanwhile."""
+def _lay_anew(batches: list[Batch], lanes: dict[str, list[int]], now: datetime) -> bool:
+    """Replace the unresolved batches, unless somebody else has replaced one meanwhile."""
+    first, size = batches[0], conf.delivery_policy().batch_size
     with transaction.atomic():
-        ended = Batch.objects.filter(pk=batch.pk, state="untaken", provider="").update(state="done")
-        if not ended:
+        ended = Batch.objects.filter(
+            pk__in=[batch.pk for batch in batches], state="untaken", provider=""
+        ).update(state="done")
+        if ended != len(batches):
+            transaction.set_rollback(True)
             return False
         Batch.objects.bulk_create(
             Batch(
-                mailing_day=batch.mailing_day,
-                mailing_id=batch.mailing_id,
-                pool_id=batch.pool_id,
+                mailing_day=first.mailing_day,
+                mailing_id=first.mailing_id,
+                pool_id=first.pool_id,
                 provider=provider,
-                priority=batch.priority,
-                ids=ids,
+                priority=first.priority,
+                ids=ids[start : start + size],
                 due_at=None if provider else now + FAILED_FOR,
                 waits_for="" if provider else "DNS",
             )
             for provider, ids in lanes.items()
+            for start in range(0, len(ids), size)
         )
     return True

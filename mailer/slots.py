@@ -21,7 +21,7 @@ _RELEASE_AFTER_SECONDS = IDLE_SECONDS + 5.0
 @dataclass(slots=True)
 class _Use:
     granted: int = 0
-    in_use: int = 0
+    batches: int = 0
     idle_since: float = 0.0
 
 
@@ -34,23 +34,28 @@ class Slots:
         self._uses: dict[gate.Path, _Use] = {}
 
     def take(self, path: gate.Path, wanted: int, *, priority: int) -> int:
-        """Connections this batch may use now: at most `wanted`, 0 when none are free."""
+        """Connections this process may hold on the path while the batch is sent; 0: none.
+
+        Batches of one process share them: the transport keeps to the number, and hands a
+        connection on when a batch is done with it.
+        """
         with self._lock:
             use = self._uses.setdefault(path, _Use())
-            needed = use.in_use + wanted
+            needed = (use.batches + 1) * wanted
             if needed > use.granted:
                 use.granted = gate.take_slots(
                     path, self._runtime.journal_id, needed, priority=priority
                 )
-            count = max(0, min(wanted, use.granted - use.in_use))
-            use.in_use += count
-            return count
+            if use.granted:
+                use.batches += 1
+            return use.granted
 
-    def give_back(self, path: gate.Path, count: int) -> None:
+    def give_back(self, path: gate.Path) -> None:
+        """The batch is done with the path."""
         with self._lock:
             use = self._uses[path]
-            use.in_use -= count
-            if use.in_use == 0:
+            use.batches -= 1
+            if use.batches == 0:
                 use.idle_since = time.monotonic()
 
     def release_idle(self) -> None:
@@ -59,7 +64,7 @@ class Slots:
             cold = [
                 path
                 for path, use in self._uses.items()
-                if use.in_use == 0 and time.monotonic() - use.idle_since > _RELEASE_AFTER_SECONDS
+                if use.batches == 0 and time.monotonic() - use.idle_since > _RELEASE_AFTER_SECONDS
             ]
             for path in cold:
                 gate.release_slots(path, self._runtime.journal_id)

@@ -20,20 +20,26 @@ PARALLEL_LOOKUPS = 50
 
 
 def destinations(
-    current: Runtime, source: Source, domains: Iterable[str], routes: Mapping[str, Route]
+    current: Runtime,
+    source: Source,
+    domains: Iterable[str],
+    routes: Mapping[str, Route],
+    *,
+    connections: int,
 ) -> dict[str, Destination | Reply]:
     """Where each domain's mail goes from this source, or what stands in the way, as a reply.
 
-    Domains with the same hosts get equal destinations, which share connections.
+    Domains with the same hosts get equal destinations, which share connections: at most
+    `connections` of this process.
     """
     domains = list(domains)
     if source.kind == SourceKind.RELAY:
-        relay = current.run(_relay(current.mx, source))
+        relay = current.run(_relay(current.mx, source, connections))
         return dict.fromkeys(domains, relay)
-    return current.run(_direct(current.mx, source, domains, routes))
+    return current.run(_direct(current.mx, source, domains, routes, connections))
 
 
-async def _relay(mx: MxLookup, source: Source) -> Destination | Reply:
+async def _relay(mx: MxLookup, source: Source, connections: int) -> Destination | Reply:
     try:
         addresses = await _addresses(mx, source.relay_host)
         password = unseal(source.relay_password_sealed)
@@ -46,6 +52,7 @@ async def _relay(mx: MxLookup, source: Source) -> Destination | Reply:
         source,
         f"relay:{source.pk}",
         hosts,
+        connections,
         verifies=conf.place().verifies_relays,
         username=source.relay_username or None,
         password=password or None,
@@ -66,7 +73,11 @@ async def _addresses(mx: MxLookup, host: str) -> tuple[str, ...]:
 
 
 async def _direct(
-    mx: MxLookup, source: Source, domains: list[str], routes: Mapping[str, Route]
+    mx: MxLookup,
+    source: Source,
+    domains: list[str],
+    routes: Mapping[str, Route],
+    connections: int,
 ) -> dict[str, Destination | Reply]:
     """One look-up for each set of mail hosts, however many domains share it."""
     by_hosts: dict[str, list[str]] = {}
@@ -77,7 +88,8 @@ async def _direct(
     async def one(key: str, route: Route) -> Destination | Reply:
         async with gate:
             try:
-                return _destination(source, key, await routing.hosts_of(mx, route))
+                hosts = await routing.hosts_of(mx, route)
+                return _destination(source, key, hosts, connections)
             except DnsUnavailable as error:
                 return Reply(0, "", str(error), Phase.ROUTE)
 
@@ -93,6 +105,7 @@ def _destination(
     source: Source,
     key: str,
     hosts: tuple[Host, ...],
+    connections: int,
     *,
     verifies: bool = False,
     username: str | None = None,
@@ -109,7 +122,7 @@ def _destination(
         password=password,
         is_loopback_only=conf.place().is_sandbox,
         limits=Limits(
-            connections=source.max_connections or 100,
+            connections=connections,
             messages_per_connection=source.messages_per_connection,
             idle_seconds=IDLE_SECONDS,
         ),
