@@ -55,7 +55,8 @@ app.conf.update(
     # On Redis an ack survives a reconnect; cancelling would leave tasks unacked for long.
     worker_cancel_long_running_tasks_on_connection_loss=False,
     worker_soft_shutdown_timeout=20,
-    worker_enable_soft_shutdown_on_idle=True,
+    # There is no eta that an idle worker would have to keep: it may go at once.
+    worker_enable_soft_shutdown_on_idle=False,
     worker_send_task_events=True,
     task_send_sent_event=False,
     worker_hijack_root_logger=False,
