@@ -190,6 +190,24 @@ def test_a_command_without_reply_is_given_up_after_a_minute() -> None:
     play(scenario)
 
 
+def test_the_patience_for_content_does_not_extend_to_the_next_command() -> None:
+    async def scenario() -> None:
+        scene = Scene(count=2)
+        await asyncio.sleep(0)
+        scene.clock.jump(59)
+        scene.hear(GO)
+        scene.clock.jump(2)  # the first timer fires early and is moved to ten minutes
+        scene.hear(b"250 Ok\r\n")
+
+        scene.clock.jump(61)
+        scene.clock.jump(GRACE_SECONDS)
+
+        assert scene.feed.results[2] == Unsent("timed out waiting for mail", is_lost=True)
+        await scene.serving
+
+    play(scenario)
+
+
 def test_a_reply_that_trickles_in_does_not_hold_the_connection_for_ever() -> None:
     async def scenario() -> None:
         scene = Scene(count=1)
