@@ -161,8 +161,8 @@ def _must_decode(path: Path, name: str) -> None:
     except UnicodeError as problem:
         start = position + getattr(problem, "start", 0)
         raise UnreadableFile(
-            f"{path} is not {name.removesuffix('-sig')} text: it cannot be decoded near byte {start:,}. "
-            "Leave the encoding out to have it found, or save the file as UTF-8."
+            f"{path} is not {name.removesuffix('-sig')} text: it cannot be decoded near byte "
+            f"{start:,}. Leave the encoding out to have it found, or save the file as UTF-8."
         ) from problem
 
 

@@ -12,7 +12,7 @@ import pytest
 from campaigns.table_file import Record, UnreadableFile, open_table, why_unreadable
 
 
-@pytest.fixture()
+@pytest.fixture
 def written(tmp_path: Path):
     def write(content: bytes | str, name: str = "people.csv") -> Path:
         path = tmp_path / name
@@ -61,7 +61,7 @@ def test_a_utf_8_character_cut_by_the_reading_block_is_not_damaged(written) -> N
     block = 1 << 20
     start = b"email,name\n"
     filler = b"a" * (block - len(start) - len("x@b.example,") - 1)
-    text = start + filler[: -len("\n")] + b"\n" + "x@b.example,".encode() + "é".encode() + b"\n"
+    text = start + filler[: -len("\n")] + b"\n" + b"x@b.example," + "é".encode() + b"\n"
     table = open_table(written(text))
 
     assert table.encoding.name == "utf-8"
@@ -196,7 +196,7 @@ def test_a_disk_that_fails_is_an_unreadable_file(tmp_path: Path) -> None:
 def test_an_encoding_that_does_not_fit_is_refused_before_anything_is_imported(written) -> None:
     path = written("email,name\na@b.example,Zoë\n".encode("cp1252"))
 
-    with pytest.raises(UnreadableFile, match="is not utf-8 text.* near byte 25"):
+    with pytest.raises(UnreadableFile, match=r"is not utf-8 text.* near byte 25"):
         open_table(path, encoding="utf-8")
 
 
