@@ -129,6 +129,22 @@ def test_a_servers_own_words_tell_more_than_silence() -> None:
     play(scenario)
 
 
+def test_a_connection_that_was_not_made_takes_no_place() -> None:
+    async def scenario() -> None:
+        script = ServerScript(greeting="421 4.3.2 busy")
+        transport = MemoryTransport({"127.0.0.1": script}, connections=1)
+        destination = a_destination(ONE, limits=Limits(connections=1))
+
+        for _ in range(3):
+            await transport.send(destination, feed_of(["a@x.test"]), 1)
+
+        assert script.connections == 3
+        assert transport.connections_to(destination) == 0
+        await transport.close(1.0)
+
+    play(scenario)
+
+
 def test_without_a_host_there_is_nothing_to_reach() -> None:
     async def scenario() -> None:
         transport = MemoryTransport({})

@@ -37,6 +37,14 @@ def test_replies_are_read(stream: bytes, code: int, lines: tuple[bytes, ...]) ->
     assert read(stream) == [RawReply(code, lines)]
 
 
+def test_each_reply_has_its_own_lines() -> None:
+    assert read(b"250-a\r\n250 b\r\n250-c\r\n250 d\r\n354 e\r\n") == [
+        RawReply(250, (b"a", b"b")),
+        RawReply(250, (b"c", b"d")),
+        RawReply(354, (b"e",)),
+    ]
+
+
 @pytest.mark.parametrize("line", [b"", b"25", b"2500 x", b"250x", b"abc x", b"150 x", b"650 x"])
 def test_a_line_without_a_reply_code_is_malformed(line: bytes) -> None:
     reader = ReplyReader()
