@@ -23,7 +23,7 @@ QUEUES = ("deliver.urgent", *DELIVERY_QUEUES, "dispatch", "expand", "feedback", 
 
 # Longer than three times the longest task (a batch ends after five minutes at the latest,
 # see mailer/conf.py), or Redis would hand a running task to a second worker.
-VISIBILITY_TIMEOUT_SECONDS = 900
+VISIBILITY_TIMEOUT_SECONDS = settings.POSTROAD_VISIBILITY_SECONDS
 
 app = Celery("postroad")
 app.conf.update(

@@ -17,6 +17,7 @@ env = environ.Env()
 
 DEBUG = env.bool("DEBUG", default=False)
 SECRET_KEY = env.str("SECRET_KEY", default="")  # empty stops the start: config.checks.E001
+SECRET_KEY_FALLBACKS = env.list("SECRET_KEY_FALLBACKS", default=[])
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 
@@ -135,6 +136,7 @@ POSTROAD_TLS_VERIFY_RELAYS = env.bool("POSTROAD_TLS_VERIFY_RELAYS", default=not 
 POSTROAD_BATCH_SIZE = env.int("POSTROAD_BATCH_SIZE", default=200)
 POSTROAD_DISPATCH_AHEAD = env.int("POSTROAD_DISPATCH_AHEAD", default=16)
 POSTROAD_CONNECTIONS_PER_BATCH = env.int("POSTROAD_CONNECTIONS_PER_BATCH", default=10)
+POSTROAD_VISIBILITY_SECONDS = env.int("POSTROAD_VISIBILITY_SECONDS", default=900)
 POSTROAD_BATCH_SECONDS = env.int("POSTROAD_BATCH_SECONDS", default=240)
 
 UNFOLD = {

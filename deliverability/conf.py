@@ -16,4 +16,4 @@ def counters() -> Counters:
 
 def sealing_secrets() -> list[str]:
     """Secrets that stored credentials are sealed with: the first seals, all of them open."""
-    return [settings.SECRET_KEY, *getattr(settings, "SECRET_KEY_FALLBACKS", [])]
+    return [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
