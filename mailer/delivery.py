@@ -98,44 +98,45 @@ class _Delivery:
         self.runtime = current
         self.parcel = parcel
         self.tray = Tray()
+        self.feeds: list[Feed] = []
         self.waits_for, self.due_at = "", _now()
 
     def run(self) -> None:
-        feeds: list[Feed] = []
         try:
-            feeds = self._send()
+            self._send()
         except Exception as error:
             # One catch-all: whatever went wrong, what was seen is recorded and the rest goes back.
             logger.exception("mailer.batch.failed batch=%s", self.parcel.claim.batch_id)
             self.put_off(f"a fault: {error!r}", FAULT_WAIT)
-        self._record(feeds)
+        self._record()
 
     def put_off(self, why: str, wait: timedelta) -> None:
         """Say why, and for how long, what was not sent goes back."""
         self.waits_for, self.due_at = why[:200], _now() + wait
 
-    def _send(self) -> list[Feed]:
+    def _send(self) -> None:
         routes = self._set_aside()
         envelopes = self._envelopes()
         if not envelopes:
-            return []
+            return
         wanted = self._connections(len(envelopes))
         granted = slots().take(self.parcel.path, wanted, priority=self.parcel.priority)
         if not granted:
             self.put_off("a free connection", NO_SLOT_WAIT)
-            return []
-        feeds: list[Feed] = []
+            return
         try:
             groups = self._group(envelopes, routes, granted)
             total = sum(len(group) for group in groups.values())
             admission = gate.admit(self.parcel.path, total, now=_now())
-            feeds = self._feeds(groups, admission)
-            self._converse(groups, feeds, wanted)
-            used = sum(feed.tried + len(feed.out_now()) for feed in feeds)
-            gate.give_back(admission, admission.admitted - used)
+            self.feeds = self._feeds(groups, admission)
+            self._converse(groups, wanted)
+            self._when_quiet(lambda: self._give_back(admission))
         finally:
-            self._when_quiet(feeds, lambda: slots().give_back(self.parcel.path))
-        return feeds
+            self._when_quiet(lambda: slots().give_back(self.parcel.path))
+
+    def _give_back(self, admission: gate.Admission) -> None:
+        """Return what led to no attempt; asked only when no more attempts can come."""
+        gate.give_back(admission, admission.admitted - sum(feed.tried for feed in self.feeds))
 
     def _set_aside(self) -> dict[str, Route]:
         """Take out whom we must not or cannot send to. Returns the routes of the others."""
@@ -215,11 +216,9 @@ class _Delivery:
             feeds.append(Feed(self, envelopes))
         return feeds
 
-    def _converse(
-        self, groups: dict[Destination, deque[Envelope]], feeds: list[Feed], connections: int
-    ) -> None:
+    def _converse(self, groups: dict[Destination, deque[Envelope]], connections: int) -> None:
         """Send all groups, a share of the connections each, within the batch's patience."""
-        pairs = [(to, feed) for to, feed in zip(groups, feeds, strict=True) if feed.envelopes]
+        pairs = [(to, feed) for to, feed in zip(groups, self.feeds, strict=True) if feed.envelopes]
         total = sum(len(feed.envelopes) for _, feed in pairs)
         deadline = time.monotonic() + conf.delivery_policy().patience.total_seconds()
         waiting = deque(sorted(pairs, key=lambda pair: -len(pair[1].envelopes)))
@@ -253,34 +252,39 @@ class _Delivery:
         try:
             return not _may_go_on(self.parcel.claim)
         except (OperationalError, InterfaceError):
+            connection.close()
             return False
 
-    def _when_quiet(self, feeds: list[Feed], then: Callable[[], object]) -> None:
+    def _when_quiet(self, then: Callable[[], object]) -> None:
         """Do it once no conversation of this batch runs any more; now, if none does."""
-        futures = [feed.future for feed in feeds if feed.future and not feed.future.done()]
-        left = len(futures)
-        if not left:
+        running = [feed.future for feed in self.feeds if feed.future and not feed.future.done()]
+        if running:
+            self.runtime.do_after(running, then)
+        else:
             then()
-            return
-        lock = threading.Lock()
 
-        def one_done(_: object) -> None:
-            nonlocal left
-            with lock:
-                left -= 1
-                is_last = left == 0
-            if is_last:
-                self.runtime.recorder.submit(then)
-
-        for future in futures:
-            future.add_done_callback(one_done)
-
-    def _record(self, feeds: list[Feed]) -> None:
+    def _record(self) -> None:
         """Record what is known; what is still out is recorded when it has come back."""
-        out = {envelope.message_id for feed in feeds for envelope in feed.out_now()}
+        out = self._halt()
         here = {row.id for row in self.parcel.rows} - out
         if self._commit(here, still_out=out) and out:
-            self._when_quiet(feeds, lambda: self._commit(out))
+            self._when_quiet(lambda: self._commit(out))
+
+    def _halt(self) -> set[int]:
+        """Let no feed hand out anything more; say which messages are with the transport.
+
+        Asked in the loop, where feeds hand out: seen from another thread, a message might be
+        neither here nor there just now, and would be sent twice.
+        """
+        if all(feed.future is None or feed.future.done() for feed in self.feeds):
+            return set()
+
+        async def halt() -> set[int]:
+            for feed in self.feeds:
+                feed.is_stopped = True
+            return {message_id for feed in self.feeds for message_id in feed.out}
+
+        return self.runtime.run(halt())
 
     def _commit(self, ids: set[int], *, still_out: Set[int] = frozenset()) -> bool:
         """Write down what became of `ids`, for as long as it takes: until then it waits in the
@@ -326,7 +330,7 @@ class Feed:
         self._journal = delivery.runtime.journal
         self._batch_id = delivery.parcel.claim.batch_id
         self.envelopes = envelopes
-        self.out: dict[int, Envelope] = {}
+        self.out: set[int] = set()  #: messages that are with the transport
         self.tried = 0
         self.is_stopped = False
         self.future: concurrent.futures.Future[object] | None = None
@@ -346,17 +350,11 @@ class Feed:
                 )
             self.envelopes.clear()
 
-    def out_now(self) -> list[Envelope]:
-        """Envelopes whose result is still awaited."""
-        if self.future is None or self.future.done():
-            return []
-        return list(self.out.values())
-
     def next(self) -> Envelope | None:
         if self._should_stop() or not self.envelopes:
             return None
         envelope = self.envelopes.popleft()
-        self.out[envelope.message_id] = envelope
+        self.out.add(envelope.message_id)
         return envelope
 
     def starting(self, envelope: Envelope) -> None:
@@ -379,7 +377,7 @@ class Feed:
                 self._note(envelope, OutcomeKind.IN_DOUBT, lost, host)
             case Unsent():
                 pass
-        self.out.pop(envelope.message_id, None)
+        self.out.discard(envelope.message_id)
 
     def _note(self, envelope: Envelope, kind: OutcomeKind, reply: Reply, host: str) -> None:
         self.tried += 1

@@ -16,7 +16,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 import uvloop
-from django.db import DatabaseError
+from django.db import DatabaseError, connections
 from django.db.models.functions import Now
 
 from deliverability import gate
@@ -49,8 +49,8 @@ class Runtime:
         self._thread.start()
         self.mx: MxLookup = self.run(_make(lambda: _mx(place)))
         self.transport: Transport = self.run(_make(SmtpTransport))
-        # Outcomes that come after their task has ended are recorded here.
-        self.recorder = concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="recorder")
+        # What waits for replies that come after their task has ended.
+        self._late: set[concurrent.futures.Future[None]] = set()
 
     @property
     def journal(self) -> Journal:
@@ -68,6 +68,26 @@ class Runtime:
     @property
     def journal_id(self) -> uuid.UUID:
         return uuid.UUID(self.journal.id)
+
+    def do_after(
+        self, futures: list[concurrent.futures.Future[Any]], then: Callable[[], object]
+    ) -> None:
+        """Do something, in a thread of its own, once all the futures are done."""
+        late: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self._late.add(late)
+
+        def do() -> None:
+            concurrent.futures.wait(futures)
+            try:
+                then()
+            except Exception:
+                logger.exception("mailer.runtime.late_work_failed")
+            finally:
+                connections.close_all()
+                self._late.discard(late)
+                late.set_result(None)
+
+        threading.Thread(target=do, name="late", daemon=True).start()
 
     def run(self, work: Coroutine[Any, Any, T], timeout_seconds: float | None = None) -> T:
         """Run a coroutine in the loop and wait for it."""
@@ -88,7 +108,7 @@ class Runtime:
             self.run(self.transport.close(SHUTDOWN_GRACE_SECONDS), SHUTDOWN_GRACE_SECONDS + 5)
         except TimeoutError:
             logger.warning("mailer.runtime.closed_with_replies_due")
-        self.recorder.shutdown(wait=True)
+        concurrent.futures.wait(set(self._late), SHUTDOWN_GRACE_SECONDS)
         self._end_journal()
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(5)
@@ -160,6 +180,9 @@ def every(seconds: float, step: Callable[[], object], *, name: str) -> threading
                 step()
             except Exception:
                 logger.exception("%s.failed", name)
+            finally:
+                # A connection that broke with the server would stay broken in this thread.
+                connections.close_all()
 
     thread = threading.Thread(target=loop, name=name, daemon=True)
     thread.start()
