@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import re
 import subprocess
 import sys
 from datetime import timedelta
@@ -14,7 +15,7 @@ import yaml
 from django.utils import timezone
 from django_celery_beat.models import IntervalSchedule, PeriodicTask
 
-from config.local import health
+from config.local import health, ports
 from config.local.roles import Listen, Role, all_roles
 from config.local.stack import ROOT
 
@@ -152,3 +153,27 @@ def test_the_image_holds_every_package_that_the_roles_import() -> None:
 
     assert packages
     assert all(f"COPY {name} {name}" in copied for name in packages)
+
+
+def test_the_manual_lists_every_option_of_the_start_and_no_other() -> None:
+    manual = (ROOT / "docs" / "running.md").read_text()
+    table = manual.split("| option | does |")[1].split("\n\n")[0]
+
+    assert set(re.findall(r"`(--[a-z-]+)", table)) == start_options()
+
+
+def start_options() -> set[str]:
+    shown = subprocess.run(
+        [sys.executable, "-m", "config.local.start", "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    return set(re.findall(r"--[a-z-]+", shown.split("options:")[1])) - {"--help"}
+
+
+def test_the_manual_names_the_usual_ports() -> None:
+    manual = (ROOT / "docs" / "running.md").read_text()
+
+    assert [name for name, port in ports.USUAL.items() if str(port) not in manual] == []
