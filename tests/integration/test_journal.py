@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
@@ -14,6 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mailer.journal import (
     BatchTrace,
@@ -142,18 +145,19 @@ def test_a_process_forked_from_the_owner_neither_keeps_the_lock_nor_writes(
         try:
             journal.intend(1, 99, 1)
         except ValueError as error:
-            print(type(error).__name__, flush=True)
+            os.write(1, (type(error).__name__ + chr(10)).encode())
         time.sleep(600)
-    print(child, flush=True)"""
+    os.write(1, f"{child}{chr(10)}".encode())"""
     owner = run_python(OWNER.format(then=then), str(tmp_path))
-    printed = {first_line(owner), first_line(owner), first_line(owner)}
-    journal_id = next(iter(journal_ids(tmp_path)))
+    try:
+        printed = {first_line(owner), first_line(owner), first_line(owner)}
+    finally:
+        owner.kill()
+        owner.wait()
     child = next(int(line) for line in printed if line.isdigit())
     try:
         assert "JournalClosed" in printed
-        owner.kill()
-        owner.wait()
-        claim = claim_dead(tmp_path, journal_id)
+        claim = claim_dead(tmp_path, next(iter(journal_ids(tmp_path))))
         assert claim is not None
         with claim:
             traces = claim.read()
@@ -250,6 +254,52 @@ def test_a_journal_is_found_by_its_id_however_the_id_is_written(journal: Journal
     for written in (journal.id, uuid.UUID(journal.id), str(uuid.UUID(journal.id))):
         assert read(journal.folder, written) == {1: BatchTrace()}
     journal.recorded(1)
+
+
+def test_strange_files_in_the_folder_are_no_journals(journal: Journal) -> None:
+    (journal.folder / "notes.lock").touch()
+    (journal.folder / "syslog.log").touch()
+
+    assert journal_ids(journal.folder) == (journal.id,)
+
+
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(["took", "intend", "settle", "recorded"]),
+        st.integers(1, 4),  # batch
+        st.integers(1, 5),  # message
+    ),
+    max_size=80,
+)
+
+
+@given(steps)
+@settings(max_examples=60)
+def test_whatever_happens_the_journal_tells_of_the_open_batches_and_of_no_others(
+    happened: list[tuple[str, int, int]],
+) -> None:
+    """Segments of a few records, so that they are begun, marked and deleted all the time."""
+    expected: dict[int, BatchTrace] = {}
+    with tempfile.TemporaryDirectory() as name:
+        journal = Journal.open(Path(name), segment_bytes=150)
+        for step, batch_id, message_id in happened:
+            if step == "took":
+                journal.recorded(batch_id)  # a batch is only taken when it is not in work
+                journal.took(batch_id)
+                expected[batch_id] = BatchTrace()
+            elif step == "recorded":
+                journal.recorded(batch_id)
+                expected.pop(batch_id, None)
+            elif batch_id in expected and step == "intend":
+                journal.intend(batch_id, message_id, 1)
+                expected[batch_id].intents[message_id] = 1
+            elif batch_id in expected:
+                journal.settle(batch_id, message_id, 1, DELIVERED)
+                expected[batch_id].settled[message_id] = Settlement(1, DELIVERED)
+        assert read(Path(name), journal.id) == expected
+        assert journal.open_batches == set(expected)
+        journal.close()
+        assert bool(list(Path(name).iterdir())) == bool(expected)
 
 
 def test_a_journal_damaged_in_the_middle_is_missing_but_tells_what_is_readable(
