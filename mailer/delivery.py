@@ -184,6 +184,7 @@ class _Delivery:
         found = destinations(
             current,
             self.parcel.source,
+            self.parcel.claim.provider,
             {row.recipient_domain for row, _ in envelopes},
             routes,
             connections=connections,

@@ -22,6 +22,7 @@ PARALLEL_LOOKUPS = 50
 def destinations(
     current: Runtime,
     source: Source,
+    provider: str,
     domains: Iterable[str],
     routes: Mapping[str, Route],
     *,
@@ -34,12 +35,14 @@ def destinations(
     """
     domains = list(domains)
     if source.kind == SourceKind.RELAY:
-        relay = current.run(_relay(current.mx, source, connections))
+        relay = current.run(_relay(current.mx, source, provider, connections))
         return dict.fromkeys(domains, relay)
-    return current.run(_direct(current.mx, source, domains, routes, connections))
+    return current.run(_direct(current.mx, source, provider, domains, routes, connections))
 
 
-async def _relay(mx: MxLookup, source: Source, connections: int) -> Destination | Reply:
+async def _relay(
+    mx: MxLookup, source: Source, provider: str, connections: int
+) -> Destination | Reply:
     try:
         addresses = await _addresses(mx, source.relay_host)
         password = unseal(source.relay_password_sealed)
@@ -50,6 +53,7 @@ async def _relay(mx: MxLookup, source: Source, connections: int) -> Destination 
     hosts = tuple(Host(source.relay_host, address, source.relay_port) for address in addresses)
     return _destination(
         source,
+        provider,
         f"relay:{source.pk}",
         hosts,
         connections,
@@ -75,6 +79,7 @@ async def _addresses(mx: MxLookup, host: str) -> tuple[str, ...]:
 async def _direct(
     mx: MxLookup,
     source: Source,
+    provider: str,
     domains: list[str],
     routes: Mapping[str, Route],
     connections: int,
@@ -89,7 +94,7 @@ async def _direct(
         async with gate:
             try:
                 hosts = await routing.hosts_of(mx, route)
-                return _destination(source, key, hosts, connections)
+                return _destination(source, provider, key, hosts, connections)
             except DnsUnavailable as error:
                 return Reply(0, "", str(error), Phase.ROUTE)
 
@@ -103,6 +108,7 @@ async def _direct(
 
 def _destination(
     source: Source,
+    provider: str,
     key: str,
     hosts: tuple[Host, ...],
     connections: int,
@@ -113,6 +119,7 @@ def _destination(
 ) -> Destination:
     return Destination(
         key=f"{source.pk}:{key}",
+        path=f"{source.pk}:{provider}",
         hosts=hosts,
         helo_name=source.helo_name,
         source_address=source.source_address,

@@ -67,6 +67,9 @@ class Destination:
     key: str  #: such as "gmail" or a domain; part of the identity of the connections
     hosts: tuple[Host, ...]  #: in order of preference
     helo_name: str
+    #: Destinations of one path share `limits.connections`, such as all of a source at a provider.
+    #: "": this destination alone.
+    path: str = ""
     source_address: str | None = None  #: the local IP address to send from
     tls: TlsPolicy = "opportunistic"
     verify_certificate: bool = False

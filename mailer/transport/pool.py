@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol, cast
 
@@ -41,6 +41,7 @@ class Dialler(Protocol):
 class _Lane:
     """The connections of one identity to one destination."""
 
+    path: str = ""  #: lanes of one path share its limit
     open_count: int = 0
     idle: list[tuple[Session, asyncio.TimerHandle]] = field(default_factory=list)
 
@@ -51,6 +52,15 @@ class _Tally:
     reused: int = 0
     failure: Unreached | None = None
     is_drained: bool = False  #: a worker ended because nothing was left to send
+
+
+def _close_an_idle_one(lanes: Iterable[_Lane]) -> None:
+    for lane in lanes:
+        if lane.idle:
+            session, timer = lane.idle.pop(0)
+            timer.cancel()
+            session.quit()
+            return
 
 
 def _check_welcome(session: Session, barren_count: int) -> None:
@@ -188,8 +198,7 @@ class PooledTransport:
             if session is not None:
                 tally.reused += 1
                 return session
-            is_free = self._lane(destination).open_count < destination.limits.connections
-            if is_free and self._has_room():
+            if self._path_has_room(destination) and self._has_room():
                 session = await self._open(destination)
                 tally.opened += 1
                 return session
@@ -279,18 +288,22 @@ class PooledTransport:
             destination.verify_certificate,
             destination.username,
         )
-        return self._lanes.setdefault(identity, _Lane())
+        return self._lanes.setdefault(identity, _Lane(destination.path or str(identity)))
+
+    def _path_has_room(self, destination: Destination) -> bool:
+        """Whether the path allows one more connection; if not, make room for later."""
+        path = self._lane(destination).path
+        lanes = [lane for lane in self._lanes.values() if lane.path == path]
+        if sum(lane.open_count for lane in lanes) < destination.limits.connections:
+            return True
+        _close_an_idle_one(lanes)
+        return False
 
     def _has_room(self) -> bool:
         """Whether the process may open one more; if not, make room for later."""
         if self._open_count < self._limit:
             return True
-        for lane in self._lanes.values():
-            if lane.idle:
-                session, timer = lane.idle.pop(0)
-                timer.cancel()
-                session.quit()
-                break
+        _close_an_idle_one(self._lanes.values())
         return False
 
     def _idle_sessions(self) -> Iterator[Session]:

@@ -360,6 +360,25 @@ def test_sends_at_the_same_time_share_the_limit_of_connections(run: Run) -> None
     run(ServerScript(), scenario)
 
 
+def test_destinations_of_one_path_share_its_limit_of_connections(run: Run) -> None:
+    async def scenario(bench: Bench) -> None:
+        limited = replace(bench.destination, path="1:other", limits=Limits(connections=2))
+        feeds = [feed_of([f"u{n}-{m}@x.test" for n in range(5)]) for m in range(4)]
+
+        async with asyncio.timeout(20):
+            await asyncio.gather(
+                *(
+                    bench.transport.send(replace(limited, key=f"domain-{number}"), feed, 2)
+                    for number, feed in enumerate(feeds)
+                )
+            )
+
+        assert all(len(feed.results) == 5 for feed in feeds)
+        assert bench.script.most_connections <= 2
+
+    run(ServerScript(), scenario)
+
+
 def test_what_may_not_start_is_not_sent(run: Run) -> None:
     def journal_is_full(envelope: Envelope) -> None:
         if envelope.recipient == "b@x.test":
