@@ -21,7 +21,6 @@ import enum
 import errno
 import fcntl
 import os
-import re
 import socket
 import threading
 import uuid
@@ -29,7 +28,6 @@ import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from mailer.core.journal import (
@@ -38,13 +36,18 @@ from mailer.core.journal import (
     RecordKind,
     SettledRecord,
     Settlement,
-    Tail,
-    UnknownFormat,
-    decode,
     encode_intent,
     encode_mark,
     encode_settled,
-    replay,
+)
+from mailer.journal_reader import (
+    Claim,
+    Missing,
+    claim_dead,
+    journal_ids,
+    lock_path,
+    read,
+    segment_path,
 )
 
 __all__ = [
@@ -64,7 +67,6 @@ __all__ = [
 
 SEGMENT_BYTES = 16 * 1024 * 1024
 
-_ID = re.compile(r"[0-9a-f]{32}")
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG}
 
 
@@ -79,19 +81,6 @@ class JournalClosed(ValueError):
 class Sync(enum.StrEnum):
     NONE = "none"  #: survives kill -9 at once; power loss after the kernel's write-back
     CONTENT = "content"  #: an intent is on the disk before content goes out
-
-
-@dataclass(frozen=True, slots=True)
-class Missing:
-    """The journal, or a part of it, is not there: what it would have told is unknown.
-
-    Never the same as a journal that says nothing. Unrecorded messages of its batches may have
-    gone out; `known` is what could still be read.
-    """
-
-    journal_id: str
-    why: str
-    known: dict[int, BatchTrace] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -136,11 +125,11 @@ class Journal:
             fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.write(lock_fd, f"pid {os.getpid()} on {socket.gethostname()}\n".encode())
             journal = cls(folder, journal_id, lock_fd, sync=Sync(sync), segment_bytes=segment_bytes)
-            unnamed.rename(_lock_path(folder, journal_id))
+            unnamed.rename(lock_path(folder, journal_id))
             journal._begin_segment()
         except OSError as error:
             unnamed.unlink(missing_ok=True)
-            _lock_path(folder, journal_id).unlink(missing_ok=True)
+            lock_path(folder, journal_id).unlink(missing_ok=True)
             raise _explained(error, folder) from error
         _of_this_process.add(journal)
         return journal
@@ -199,7 +188,7 @@ class Journal:
             if not any(segment.open_batches for segment in self._segments):
                 for segment in self._segments:
                     segment.path.unlink(missing_ok=True)
-                _lock_path(self.folder, self.id).unlink(missing_ok=True)
+                lock_path(self.folder, self.id).unlink(missing_ok=True)
             self._close_files()
 
     def _append(self, batch_id: int, data: bytes, *, is_intent: bool = False) -> None:
@@ -240,7 +229,7 @@ class Journal:
             raise _explained(error, segment.path) from error
 
     def _begin_segment(self) -> _Segment:
-        path = _segment_path(self.folder, self.id, self._last_number + 1)
+        path = segment_path(self.folder, self.id, self._last_number + 1)
         try:
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         except OSError as error:
@@ -283,112 +272,6 @@ class Journal:
         """Close our copies of the files: a child that kept them would keep the lock alive."""
         self._mutex = threading.Lock()  # its owner may be a thread that this child has not
         self._close_files()
-
-
-class Claim:
-    """The lock of a dead process's journal: as long as it is held, no other rescuer has it."""
-
-    def __init__(self, folder: Path, journal_id: str, lock_fd: int) -> None:
-        self.folder = folder
-        self.journal_id = journal_id
-        self._lock_fd = lock_fd
-
-    def read(self) -> dict[int, BatchTrace] | Missing:
-        return read(self.folder, self.journal_id)
-
-    def discard(self) -> None:
-        """Delete the journal. Only when every batch of it is settled in the database."""
-        for path in _segment_paths(self.folder, self.journal_id):
-            path.unlink(missing_ok=True)
-        _lock_path(self.folder, self.journal_id).unlink(missing_ok=True)
-
-    def release(self) -> None:
-        if self._lock_fd >= 0:
-            os.close(self._lock_fd)
-            self._lock_fd = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.release()
-
-
-def claim_dead(folder: Path, journal_id: str | uuid.UUID) -> Claim | None:
-    """Take the journal's lock if its owner is proved dead and no other rescuer was quicker.
-
-    None means "not proved": the owner lives (or is stopped), somebody else rescues it, or there
-    is no lock file to ask; `read` tells the last case apart.
-    """
-    journal_id = _plain_id(journal_id)
-    path = _lock_path(folder, journal_id)
-    try:
-        lock_fd = os.open(path, os.O_RDWR)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Another rescuer may have deleted the file between our opening and our locking it.
-        is_current = os.path.samestat(os.fstat(lock_fd), path.stat())
-    except (BlockingIOError, FileNotFoundError):
-        is_current = False
-    if not is_current:
-        os.close(lock_fd)
-        return None
-    return Claim(folder, journal_id, lock_fd)
-
-
-def read(folder: Path, journal_id: str | uuid.UUID) -> dict[int, BatchTrace] | Missing:
-    """Say what the journal knows of the batches that it did not see recorded.
-
-    A half record at the end of a segment is left out: its writer was stopped in the write, so
-    nothing that it announces has happened. A damaged one makes the journal `Missing`.
-    """
-    journal_id = _plain_id(journal_id)
-    try:
-        segments = [decode(path.read_bytes()) for path in _segment_paths(folder, journal_id)]
-    except FileNotFoundError as error:
-        return Missing(journal_id, f"{error.filename} vanished while it was read")
-    except UnknownFormat as error:
-        return Missing(journal_id, str(error))
-    if not segments:
-        return Missing(journal_id, f"no segment of it in {folder}")
-    traces = replay(segment.records for segment in segments)
-    for segment in segments:
-        if segment.tail is Tail.DAMAGED:
-            why = f"a segment is damaged after {segment.readable_bytes} bytes"
-            return Missing(journal_id, why, traces)
-    return traces
-
-
-def journal_ids(folder: Path) -> tuple[str, ...]:
-    """All journals that have a file in the folder, of the living and of the dead."""
-    paths = [*folder.glob("*.lock"), *folder.glob("*.log")]
-    names = {path.name.partition(".")[0] for path in paths}
-    return tuple(sorted(name for name in names if _ID.fullmatch(name)))
-
-
-def _plain_id(journal_id: str | uuid.UUID) -> str:
-    """As in the file names, whether a database or a file name told it."""
-    return str(journal_id).replace("-", "")
-
-
-def _lock_path(folder: Path, journal_id: str) -> Path:
-    return folder / f"{journal_id}.lock"
-
-
-def _segment_path(folder: Path, journal_id: str, number: int) -> Path:
-    return folder / f"{journal_id}.{number:06d}.log"
-
-
-def _segment_paths(folder: Path, journal_id: str) -> list[Path]:
-    found = folder.glob(f"{journal_id}.*.log")
-    return sorted(found, key=lambda path: int(path.name.split(".")[1]))
 
 
 def _sync_folder(folder: Path) -> None:
