@@ -124,7 +124,7 @@ def run_import(import_id: int, on_progress: OnProgress = lambda _report: None) -
         try:
             import_file(Path(run.path), run.list, options, run=run, on_progress=on_progress)
         except ImportRefused as problem:
-            run.error = str(problem)[:1000]
+            run.error = str(problem).replace(run.path, run.file_name)[:1000]
             run.state = ImportState.FAILED
         else:
             run.state = ImportState.FINISHED

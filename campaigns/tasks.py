@@ -26,9 +26,7 @@ _STALE_AFTER_SECONDS = 60  #: what beat finds again anyway does not pile up in t
 @shared_task(name="campaigns.expand", queue="expand", acks_late=True)
 def expand(*, mailing_id: int, **_: object) -> None:
     """Expand a mailing for a while. Safe to run twice, also at the same time."""
-    step = expansion.expand_step(
-        mailing_id, EXPAND_BUDGET_SECONDS, on_page=lambda _page: mailer_tasks.kick()
-    )
+    step = expansion.expand_step(mailing_id, EXPAND_BUDGET_SECONDS, on_page=lambda _page: _kick())
     if step.has_more:
         expansion.note_published(mailing_id, now=timezone.now())
         publish(Next(mailing_id, expands=True))
@@ -55,11 +53,18 @@ def publish(next_: Next) -> None:
     if next_.expands:
         _on_commit(expand, mailing_id=next_.mailing_id)
     if next_.dispatches:
-        transaction.on_commit(mailer_tasks.kick)
+        transaction.on_commit(_kick)
 
 
 def publish_import(import_id: int) -> None:
     _on_commit(import_recipients, import_id=import_id)
+
+
+def _kick() -> None:
+    try:
+        mailer_tasks.kick()
+    except OperationalError as problem:
+        _log.warning("campaigns.kick.failed: %s", problem)  # beat dispatches too
 
 
 def _on_commit(task: Task, **ids: int) -> None:

@@ -3,7 +3,7 @@
 from django.db import migrations
 from django.utils import timezone
 
-NAME = "campaigns.settle"
+NAME, TASK = "campaigns: finished campaigns, stalled expansions", "campaigns.settle"
 
 
 def add(apps, _schema_editor):
@@ -13,7 +13,7 @@ def add(apps, _schema_editor):
     apps.get_model("django_celery_beat", "PeriodicTask").objects.get_or_create(
         name=NAME,
         defaults={
-            "task": NAME,
+            "task": TASK,
             "interval": every,
             "queue": "upkeep",
             "expire_seconds": 60,
