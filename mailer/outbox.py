@@ -15,13 +15,12 @@ from typing import Any
 
 import orjson
 from django.db import connection, transaction
-from django.db.models import Q
 
 from deliverability.models import Pool, Workspace
 from deliverability.suppressions import IS_SUPPRESSED_SQL
 from mailer import account, compiling, conf, dispatch, partitions
 from mailer.core import content as content_core
-from mailer.core.envelope import checked
+from mailer.core.envelope import UnsafeAddress, checked
 from mailer.core.mailboxes import parse_mailbox
 from mailer.core.retry import policy_from
 from mailer.models import Content, Expansion, Mailing, MailingKind
@@ -304,7 +303,9 @@ def _known_request(request: Request, mailing: Mailing, day: date) -> tuple[int, 
 
 
 def _add_message(request: Request, mailing: Mailing, now: datetime) -> tuple[int, str]:
-    domain = checked(request.address).rpartition("@")[2]
+    local, _, domain = checked(request.address).rpartition("@")
+    if not (local and domain):
+        raise UnsafeAddress(f"{request.address!r} is not an address")
     with connection.cursor() as cursor:
         cursor.execute(
             """
@@ -339,12 +340,12 @@ def pause(mailing_id: int) -> bool:
 
 
 def resume(mailing_id: int) -> bool:
-    expanded = Q(expansion__done=True) | Q(expansion__isnull=True)
-    mailings = Mailing.objects.filter(pk=mailing_id, state="paused")
+    """Go on sending, and expanding where that was not done. False: it was not paused."""
     with transaction.atomic():
-        if mailings.filter(expanded).select_for_update(of=("self",)).exists():
-            return bool(mailings.update(state="running"))
-        return bool(mailings.update(state="expanding"))
+        # Under the lock of `accept_page`, so that its last page cannot be missed.
+        expansion = Expansion.objects.select_for_update().filter(mailing=mailing_id).first()
+        state = "running" if expansion is None or expansion.done else "expanding"
+        return bool(Mailing.objects.filter(pk=mailing_id, state="paused").update(state=state))
 
 
 def cancel(mailing_id: int) -> bool:
