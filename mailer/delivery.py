@@ -32,7 +32,7 @@ from mailer.core.envelope import Envelope
 from mailer.core.lifecycle import MessageEvent
 from mailer.core.retry import policy_from
 from mailer.core.settlement import Standing
-from mailer.models import Route, RouteState
+from mailer.models import Batch, Route, RouteState
 from mailer.outcomes import Claim, ClaimLost, Rest, Seen, Waiting
 from mailer.slots import Slots
 from mailer.sources import destinations
@@ -46,6 +46,8 @@ LOOK_SECONDS = 0.5
 NO_SLOT_WAIT = timedelta(seconds=2)
 #: A batch that could not be worked on through a fault of ours asks again after this.
 FAULT_WAIT = timedelta(seconds=10)
+#: Messages that were not sent although nothing is known to be in the way are tried after this.
+TURN_WAIT = timedelta(seconds=1)
 RECORD_RETRY_SECONDS = 1.0
 
 
@@ -85,10 +87,15 @@ def deliver(batch_id: int) -> bool:
     current = runtime.current()
     if current.is_stopping.is_set():
         return False
-    parcel = _take(batch_id, current)
-    if parcel is None:
-        return False
-    current.journal.took(batch_id)
+    try:
+        parcel = _take(batch_id, current)
+        if parcel is None:
+            return False
+        current.journal.took(batch_id)
+    except Exception:
+        # Whether it was taken or not: nothing of it was sent, and it must not stay ours.
+        _free(batch_id, current)
+        raise
     _Delivery(current, parcel).run()
     return True
 
@@ -268,6 +275,10 @@ class _Delivery:
         """Record what is known; what is still out is recorded when it has come back."""
         out = self._halt()
         here = {row.id for row in self.parcel.rows} - out
+        left = here - self.tray.seen.keys() - self.tray.aside.keys()
+        if left and not self.waits_for and not self._must_stop():
+            # Whatever kept it from its turn, such as a server that hangs up, may not be over.
+            self.put_off("its turn, which did not come", TURN_WAIT)
         if self._commit(here, still_out=out) and out:
             self._when_quiet(lambda: self._commit(out))
 
@@ -454,6 +465,25 @@ def _take(batch_id: int, current: runtime.Runtime) -> Parcel | None:
     source = Source.objects.get(pk=source_id)
     frame = rendering.Frame(day, mailing_id, row[7], row[9])
     return Parcel(claim, priority, gate.Path(source_id, provider), source, frame, messages, rows)
+
+
+def _free(batch_id: int, current: runtime.Runtime) -> None:
+    """Give back a batch that was taken but not begun, as soon as the database can be reached."""
+
+    def free() -> None:
+        while not current.is_stopping.is_set():
+            try:
+                Batch.objects.filter(
+                    pk=batch_id, state="taken", journal_id=current.journal_id
+                ).update(state="untaken", journal_id=None, published_at=None, taken_at=None)
+            except (OperationalError, InterfaceError):
+                connection.close()
+                current.is_stopping.wait(RECORD_RETRY_SECONDS)
+            else:
+                current.journal.recorded(batch_id)
+                return
+
+    current.do_after([], free)
 
 
 def _unpublish(batch_id: int) -> None:

@@ -188,7 +188,7 @@ def _choose_source(batch: _Waiting, sources: list[int], left: dict[gate.Path, in
     if chosen is None:
         return None
     if chosen.room < batch.size:
-        _cut(batch.id, chosen.room)
+        cut(batch.id, chosen.room)
     left[paths[chosen.source_id]] -= min(chosen.room, batch.size)
     return chosen.source_id
 
@@ -205,8 +205,11 @@ def _sources_of(pool_ids: set[int]) -> dict[int, list[int]]:
     return sources
 
 
-def _cut(batch_id: int, size: int) -> None:
-    """Leave `size` ids in the batch and lay the rest into a new one. Messages are not touched."""
+def cut(batch_id: int, size: int) -> int | None:
+    """Leave `size` ids in an untaken batch and lay the rest into a new one, whose id is returned.
+
+    Messages are not touched. None: the batch was taken meanwhile, or is not larger.
+    """
     with connection.cursor() as cursor:
         cursor.execute(
             """
@@ -219,9 +222,12 @@ def _cut(batch_id: int, size: int) -> None:
                 RETURNING b.mailing_day, b.mailing_id, b.pool_id, b.provider, b.priority)
             INSERT INTO mailer_batch (mailing_day, mailing_id, pool_id, provider, priority, ids)
             SELECT cut.*, old.ids[%(size)s + 1:] FROM cut, old
+            RETURNING id
             """,
             {"id": batch_id, "size": size},
         )
+        row = cursor.fetchone()
+    return row[0] if row else None
 
 
 def _mark_published(rows: list[tuple[int, int | None, str, bool]], now: datetime) -> set[int]:

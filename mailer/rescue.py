@@ -18,12 +18,12 @@ from datetime import UTC, datetime
 
 import orjson
 from django.db import connection, transaction
-from django.db.models import Q
+from django.db.models import F, Q
 from django.db.models.functions import Now
 
 from deliverability import gate
 from deliverability.core.outcome import OutcomeKind, Phase, Reply
-from mailer import conf, outcomes, rendering
+from mailer import conf, dispatch, outcomes, rendering
 from mailer.core.journal import BatchTrace
 from mailer.core.retry import policy_from
 from mailer.core.settlement import Standing
@@ -34,6 +34,11 @@ from mailer.outcomes import Claim, Rest, Seen, Waiting
 
 logger = logging.getLogger(__name__)
 
+#: A worker can die without any fault of its batch: one death says nothing.
+DEATHS_BEFORE_HALVING = 3
+DEATHS_OF_ONE_MESSAGE = 8
+
+_POISON = Reply(0, "", "every worker that took this message died with it", Phase.ROUTE)
 _LOST_REPLY = Reply(0, "", "the worker died before the reply was read", Phase.CONTENT)
 _LOST_HOST = Reply(0, "", "the host was lost together with its journals", Phase.CONTENT)
 
@@ -144,8 +149,25 @@ def _record(batch: Batch, seen: dict[int, Seen]) -> None:
             if message_id in messages
             and messages[message_id].standing.attempts == one.attempt_no - 1
         }
-        rest = Rest([row.id for row in rows if row.id not in news], None, "")
+        left = [row for row in rows if row.id not in news]
+        if len(left) == 1 and batch.rescued + 1 >= DEATHS_OF_ONE_MESSAGE:
+            poison = left.pop()
+            news[poison.id] = Seen(
+                poison.attempts + 1, _now(), OutcomeKind.BROKEN, _POISON, "", batch.source_id or 0
+            )
+        rest = Rest([row.id for row in left], None, "")
         outcomes.record(claim, messages, news, {}, rest, now=_now())
+        _suspect(batch, len(left))
+
+
+def _suspect(batch: Batch, size: int) -> None:
+    """Remember that a worker died with this batch; after some deaths halve it, so that a message
+    that kills its worker is soon alone."""
+    freed = Batch.objects.filter(pk=batch.pk, state="untaken")
+    freed.update(rescued=F("rescued") + 1)
+    if batch.rescued + 1 >= DEATHS_BEFORE_HALVING and size > 1:
+        rest_id = dispatch.cut(batch.pk, size // 2)
+        Batch.objects.filter(pk=rest_id).update(rescued=batch.rescued + 1)
 
 
 def _claim(batch: Batch) -> Claim:

@@ -6,7 +6,7 @@ again; cancelled leftovers are ended; finished mailings are marked; old batches 
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django.db import connection, transaction
 
@@ -117,6 +117,10 @@ def clean(*, now: datetime) -> None:
                 SELECT id FROM mailer_batch WHERE state = 'done' AND created_at < %s LIMIT 10000)
             """,
             [now - keep],
+        )
+        # Journals of processes that ended long ago; of those none can have a batch any more.
+        cursor.execute(
+            "DELETE FROM mailer_workerjournal WHERE ended_at < %s", [now - timedelta(days=1)]
         )
     while account.fold() >= 20_000:
         pass

@@ -37,6 +37,9 @@ class Batch(models.Model):
     journal_id = models.UUIDField(null=True)
     host = models.CharField(max_length=255, blank=True, db_default="", default="")
     taken_at = models.DateTimeField(null=True)
+    rescued = models.PositiveSmallIntegerField(
+        default=0, db_default=0, help_text="How many workers have died with it."
+    )
     created_at = models.DateTimeField(db_default=Now())
 
     class Meta:
