@@ -37,13 +37,14 @@ CHUNK_ROWS = 5_000
 KEPT_REJECTED_ROWS = 10_000  #: per import, in the database; a report file has them all
 
 _LOCK_CLASS = 0x706F_7374  # of advisory locks: one run per import
+_OVERWRITE = UpdateMode("overwrite")
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
     encoding: str = ""
     delimiter: str = ""
-    mode: UpdateMode = UpdateMode.OVERWRITE
+    mode: UpdateMode = _OVERWRITE
     origin: str = ""  #: where the consent came from, kept with each new subscription
 
 

@@ -212,7 +212,8 @@ def test_the_demo_is_launched_into_the_sandbox_and_again_as_demo_2(
     assert Pool.objects.count() == 1
 
 
-def test_the_demo_never_writes_to_real_people(db, published) -> None:
+def test_the_demo_never_writes_to_real_people(db, published, settings) -> None:
+    settings.POSTROAD_SANDBOX = False
     mailer_conf.place.cache_clear()
 
     assert "only runs against the sandbox" in refused("demo")

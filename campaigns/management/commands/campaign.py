@@ -172,7 +172,7 @@ def _draft(given: dict[str, Any]) -> Campaign:
         from_header=given["from_header"],
         reply_to=given["reply_to"],
         pool=_pool(workspace, given["pool"]),
-        priority=CampaignPriority[given["priority"].upper()],
+        priority=getattr(CampaignPriority, given["priority"].upper()),
         retry_policy=given["retry"],
     )
     campaign.lists.set(lists)
