@@ -8,13 +8,19 @@ Waiting is a `due_at` column: no task is ever published with a countdown or an e
 from __future__ import annotations
 
 import os
+from typing import Any
 
 # A worker's SIGTERM becomes a soft shutdown: running batches end, the rest goes back.
 os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
 from celery import Celery
-from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
+from celery.signals import (
+    celeryd_after_setup,
+    worker_ready,
+    worker_shutdown,
+    worker_shutting_down,
+)
 from django.conf import settings
 from kombu import Queue
 
@@ -32,7 +38,7 @@ app.conf.update(
         "visibility_timeout": VISIBILITY_TIMEOUT_SECONDS,
         # Strict order among the queues of one worker, in the order of its -Q.
         "queue_order_strategy": "priority",
-        "unacked_restore_interval": 15,
+        "unacked_restore_interval": min(15, max(1, VISIBILITY_TIMEOUT_SECONDS // 4)),
         "unacked_restore_throttle": 1,
         "socket_timeout": 30,
         "socket_connect_timeout": 5,
@@ -66,6 +72,22 @@ app.conf.update(
     beat_max_loop_interval=5,
 )
 app.autodiscover_tasks()
+
+
+@celeryd_after_setup.connect
+def _consume_for_this_host(instance: Any, **_: object) -> None:
+    """Beside each delivery queue consume the one of this host: mail from its own addresses.
+
+    In the order of -Q, with the host's queue behind the general one of the same priority.
+    """
+    queues = instance.app.amqp.queues
+    consumed: list[str] = []
+    for name in list(queues.consume_from):
+        consumed.append(name)
+        if name.startswith("deliver."):
+            consumed.append(f"{name}@{settings.POSTROAD_HOST}")
+            queues.add(Queue(consumed[-1]))
+    queues.select(consumed)
 
 
 @worker_ready.connect

@@ -167,9 +167,10 @@ def _assign_all(
         if not batch.lane.provider:
             published.append((batch.id, None, _routing_queue(batch.lane), True))
             continue
-        source_id = _choose_source(batch, sources[batch.lane.pool_id], left)
+        source_id = _choose_source(batch, list(sources[batch.lane.pool_id]), left)
         if source_id is not None:
-            published.append((batch.id, source_id, queue, False))
+            host = sources[batch.lane.pool_id][source_id]
+            published.append((batch.id, source_id, queue_on(host, queue), False))
     marked = _mark_published(published, now)
     return [
         Publication(batch_id, queue, needs_route)
@@ -197,11 +198,17 @@ def _routing_queue(lane: Lane) -> str:
     return queue_for(Priority.URGENT) if lane.priority == Priority.URGENT else "dispatch"
 
 
-def _sources_of(pool_ids: set[int]) -> dict[int, list[int]]:
-    sources: dict[int, list[int]] = {pool_id: [] for pool_id in pool_ids}
-    rows = Source.objects.filter(pool_id__in=pool_ids).order_by("id").values_list("pool_id", "id")
-    for pool_id, source_id in rows:
-        sources[pool_id].append(source_id)
+def queue_on(host: str, queue: str) -> str:
+    """The queue of the workers on the machine that owns a source's address; "" for any machine."""
+    return f"{queue}@{host}" if host else queue
+
+
+def _sources_of(pool_ids: set[int]) -> dict[int, dict[int, str]]:
+    """The sources of each pool, with the machine that owns each."""
+    sources: dict[int, dict[int, str]] = {pool_id: {} for pool_id in pool_ids}
+    rows = Source.objects.filter(pool_id__in=pool_ids).order_by("id")
+    for pool_id, source_id, host in rows.values_list("pool_id", "id", "host"):
+        sources[pool_id][source_id] = host
     return sources
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from celery import shared_task
+from kombu import Queue
 
 from mailer import conservation, delivery, dispatch, outbox, rescue, routing, upkeep
 from mailer.models import Batch
@@ -20,7 +21,7 @@ def publish(publications: Iterable[dispatch.Publication]) -> None:
         while left:
             one = left[0]
             task = route_batch if one.needs_route else deliver_batch
-            task.apply_async(kwargs={"batch_id": one.batch_id}, queue=one.queue)
+            task.apply_async(kwargs={"batch_id": one.batch_id}, queue=Queue(one.queue))
             left.pop(0)
     finally:
         if left:
