@@ -35,9 +35,9 @@ def published(monkeypatch) -> list[Any]:
     return sent
 
 
-@pytest.fixture
-def in_sandbox(settings):
-    settings.POSTROAD_SANDBOX = True
+@pytest.fixture(params=[True])
+def in_sandbox(settings, request):
+    settings.POSTROAD_SANDBOX = request.param
     mailer_conf.place.cache_clear()
     yield
     mailer_conf.place.cache_clear()
@@ -212,10 +212,8 @@ def test_the_demo_is_launched_into_the_sandbox_and_again_as_demo_2(
     assert Pool.objects.count() == 1
 
 
-def test_the_demo_never_writes_to_real_people(db, published, settings) -> None:
-    settings.POSTROAD_SANDBOX = False
-    mailer_conf.place.cache_clear()
-
+@pytest.mark.parametrize("in_sandbox", [False], indirect=True)
+def test_the_demo_never_writes_to_real_people(db, in_sandbox, published) -> None:
     assert "only runs against the sandbox" in refused("demo")
     assert not Workspace.objects.exists()
 
