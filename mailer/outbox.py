@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 import orjson
@@ -18,12 +18,29 @@ from django.db import connection, transaction
 
 from deliverability.models import Pool, Workspace
 from deliverability.suppressions import IS_SUPPRESSED_SQL
-from mailer import account, compiling, conf, dispatch, partitions
+from mailer import account, compiling, conf, partitions
 from mailer.core import content as content_core
-from mailer.core.envelope import UnsafeAddress, checked
+from mailer.core.envelope import checked
 from mailer.core.mailboxes import parse_mailbox
 from mailer.core.retry import policy_from
 from mailer.models import Content, Expansion, Mailing, MailingKind
+from mailer.transactional import Accepted, Request, submit
+
+__all__ = [
+    "Accepted",
+    "DifferentMailing",
+    "MailingNotOpen",
+    "PageReport",
+    "Request",
+    "accept_page",
+    "cancel",
+    "cancel_waiting",
+    "freeze_content",
+    "open_mailing",
+    "pause",
+    "resume",
+    "submit",
+]
 
 DEFAULT_PAGE = 10_000
 
@@ -45,31 +62,6 @@ class PageReport:
     excluded: dict[str, int]
     cursor: int
     done: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One transactional message. `dedup_key` names the request, not the recipient: a second
-    password reset is another request."""
-
-    workspace_id: int
-    pool_id: int
-    content_id: int
-    dedup_key: str
-    address: str  #: normalised for sending: ASCII domain, see campaigns/core/addresses.py
-    context: Mapping[str, Any] = field(default_factory=dict)
-    priority: int = 4
-    retry: str | Mapping[str, object] = "exponential"
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """`is_new` is False when the same request was accepted before."""
-
-    message_id: int
-    mailing_id: int
-    is_new: bool
-    publications: list[dispatch.Publication]
 
 
 def freeze_content(
@@ -245,91 +237,6 @@ def _advance(
     return PageReport(matched, added, excluded, expansion.cursor, expansion.done)
 
 
-def submit(request: Request, *, now: datetime) -> Accepted:
-    """Accept one transactional message, once per workspace and dedup key, and lay its batch.
-
-    The key is remembered for the day of the request and the day before it.
-    """
-    day = now.date()
-    partitions.ensure(day)
-    with transaction.atomic():
-        _lock(f"request:{request.workspace_id}:{request.dedup_key}")
-        mailing = _standing_mailing(request, day)
-        known = _known_request(request, mailing, day)
-        if known:
-            return Accepted(known[0], known[1], False, [])
-        message_id, provider = _add_message(request, mailing, now)
-        batch_id = dispatch.lay(mailing, provider, [message_id])
-        account.note(mailing.pk, {"waiting": 1})
-        publications = dispatch.assign([batch_id], now=now)
-    return Accepted(message_id, mailing.pk, True, publications)
-
-
-def _standing_mailing(request: Request, day: date) -> Mailing:
-    """The transactional mailing that takes such requests today."""
-    spec = policy_from(request.retry).spec()
-    digest = hashlib.sha256(orjson.dumps(spec, option=orjson.OPT_SORT_KEYS)).hexdigest()[:12]
-    mailing, _ = Mailing.objects.get_or_create(
-        workspace_id=request.workspace_id,
-        reference=f"transactional:{request.pool_id}:{request.priority}:{digest}",
-        day=day,
-        defaults={
-            "kind": MailingKind.TRANSACTIONAL,
-            "name": f"Transactional, {day}",
-            "pool_id": request.pool_id,
-            "priority": request.priority,
-            "retry": spec,
-            "state": "running",
-        },
-    )
-    return mailing
-
-
-def _known_request(request: Request, mailing: Mailing, day: date) -> tuple[int, int] | None:
-    standing = Mailing.objects.filter(
-        workspace_id=request.workspace_id,
-        kind=MailingKind.TRANSACTIONAL,
-        day__in=[day, day - timedelta(days=1)],
-    ).values_list("id", flat=True)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            SELECT id, mailing_id FROM mailer_message
-            WHERE mailing_day = ANY(%s) AND mailing_id = ANY(%s) AND dedup_key = %s LIMIT 1
-            """,
-            [[day, day - timedelta(days=1)], list(standing), request.dedup_key],
-        )
-        return cursor.fetchone()
-
-
-def _add_message(request: Request, mailing: Mailing, now: datetime) -> tuple[int, str]:
-    local, _, domain = checked(request.address).rpartition("@")
-    if not (local and domain):
-        raise UnsafeAddress(f"{request.address!r} is not an address")
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            INSERT INTO mailer_message (mailing_day, mailing_id, dedup_key, address,
-                recipient_domain, content_id, context, state, queued_at)
-            VALUES (%s, %s, %s, %s, %s, %s, %s, 'waiting', %s)
-            RETURNING id, coalesce((SELECT provider FROM mailer_route
-                WHERE domain = recipient_domain AND state <> 'failed' AND expires_at > %s), '')
-            """,
-            [
-                mailing.day,
-                mailing.pk,
-                request.dedup_key,
-                request.address,
-                domain,
-                request.content_id,
-                orjson.dumps(dict(request.context)).decode(),
-                now,
-                now,
-            ],
-        )
-        return cursor.fetchone()
-
-
 def pause(mailing_id: int) -> bool:
     """Stop sending before the next SMTP window of every worker. False: it was not running."""
     return bool(
@@ -398,8 +305,3 @@ def cancel_waiting(mailing_ids: Iterable[int], limit: int = 50) -> int:
         for mailing_id, count in counts:
             account.note(mailing_id, {"waiting": -count, "cancelled": count})
     return sum(count for _, count in counts)
-
-
-def _lock(name: str) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [name])

@@ -20,12 +20,20 @@ _STORAGE = {
 
 DAYS_AHEAD = 7
 
+#: Days whose partitions this process has seen committed: a partition that messages may still
+#: enter is never dropped.
+_seen: set[date] = set()
+
 
 def ensure(day: date) -> None:
     """Make the partitions of `day` if they are missing. Safe to run in parallel."""
+    if day in _seen:
+        return
     for parent in _STORAGE:
         if not _exists(parent, day):
             _make(parent, day)
+    if not connection.in_atomic_block:  # else they may be rolled back
+        _seen.add(day)
 
 
 def ensure_ahead(today: date) -> None:
