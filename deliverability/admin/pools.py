@@ -1,0 +1,185 @@
+"""Pools and sources. A relay's password goes in, is sealed, and never comes out again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.db import models
+from django.http import HttpRequest
+from django.utils import timezone
+from unfold.decorators import display
+from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldBooleanSwitchWidget
+
+from deliverability.admin.scope import (
+    SameWorkspaceForm,
+    ScopedAdmin,
+    ScopedInline,
+    WorkspaceFilter,
+)
+from deliverability.models import Pool, Role, Source
+from deliverability.sealing import seal
+
+STATE_LABELS = {
+    "new": "info",
+    "warming": "warning",
+    "active": "success",
+    "cooling": "warning",
+    "quarantined": "danger",
+}
+
+
+class SourceInline(ScopedInline):
+    """The sources of a pool, to look at; each has a page of its own."""
+
+    model = Source
+    fields = readonly_fields = ("name", "kind", "state", "helo_name", "daily_cap", "per_hour")
+    show_change_link = True
+    max_num = 0
+    can_delete = False
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+@admin.register(Pool)
+class PoolAdmin(ScopedAdmin):
+    change_role = delete_role = Role.OPERATOR
+    shows_shared = True
+    list_display = ("name", "belongs_to", "sources_count", "quarantined_count")
+    list_filter = (WorkspaceFilter,)
+    search_fields = ("name",)
+    inlines = (SourceInline,)
+    empty_title = "No pools yet"
+    empty_text = "A pool is a group of sending addresses. A campaign is sent through one pool."
+
+    def get_queryset(self, request: HttpRequest) -> models.QuerySet[Pool]:
+        quarantined = models.Q(sources__state="quarantined")
+        return (
+            super()
+            .get_queryset(request)
+            .select_related("workspace")
+            .annotate(
+                n_sources=models.Count("sources"),
+                n_quarantined=models.Count("sources", filter=quarantined),
+            )
+        )
+
+    @display(description="belongs to")
+    def belongs_to(self, obj: Pool) -> str:
+        return obj.workspace.name if obj.workspace else "shared by all"
+
+    @display(description="sources")
+    def sources_count(self, obj: Any) -> int:
+        return obj.n_sources  # type: ignore[no-any-return]
+
+    @display(description="in quarantine")
+    def quarantined_count(self, obj: Any) -> int:
+        return obj.n_quarantined  # type: ignore[no-any-return]
+
+
+class SourceForm(SameWorkspaceForm):
+    relay_password = forms.CharField(
+        label="Relay password",
+        required=False,
+        strip=False,
+        widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}),
+        help_text="Kept sealed and never shown. Empty: the password stays as it is.",
+    )
+    forget_password = forms.BooleanField(
+        label="Forget the relay password", required=False, widget=UnfoldBooleanSwitchWidget()
+    )
+
+    def clean(self) -> dict[str, Any]:
+        data = super().clean()
+        if data.get("relay_password") and data.get("forget_password"):
+            self.add_error("forget_password", "Either a new password or none: not both.")
+        return data
+
+    def save(self, commit: bool = True) -> Any:
+        if self.cleaned_data.get("forget_password"):
+            self.instance.relay_password_sealed = b""
+        elif self.cleaned_data.get("relay_password"):
+            self.instance.relay_password_sealed = seal(self.cleaned_data["relay_password"])
+        return super().save(commit)
+
+
+_RELAY_FIELDS = ("relay_host", "relay_port", "relay_username")
+_PASSWORD_FIELDS = ("relay_password", "forget_password")
+
+
+@admin.register(Source)
+class SourceAdmin(ScopedAdmin):
+    form = SourceForm
+    workspace_lookup = "pool__workspace"
+    change_role = delete_role = Role.OPERATOR
+    shows_shared = True
+    list_display = ("name", "pool", "kind", "state_chip", "sends_from", "limits")
+    list_filter = ("state", "kind", WorkspaceFilter)
+    list_select_related = ("pool__workspace",)
+    search_fields = ("name", "helo_name", "source_address")
+    readonly_fields = ("state_since", "password_state")
+    empty_title = "No sources yet"
+    empty_text = "A source is one sending IP address, or one relay (smarthost) with its account."
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        """The account at a relay is for those who may change it."""
+        may_change = (
+            self.has_change_permission(request, obj) if obj else self.has_add_permission(request)
+        )
+        state = ("state", "state_reason", "state_since") if obj else ("state", "state_reason")
+        groups = [
+            (None, {"fields": ("pool", "name", "kind", *state)}),
+            (
+                "Who we are to the receiver",
+                {"fields": ("helo_name", "source_address", "host", "tls")},
+            ),
+            (
+                "Limits",
+                {
+                    "fields": (
+                        "max_connections",
+                        "messages_per_connection",
+                        "daily_cap",
+                        "per_hour",
+                    ),
+                    "description": "Limits are shared by all workers, and never passed.",
+                },
+            ),
+        ]
+        if may_change:
+            password = ("password_state", *_PASSWORD_FIELDS) if obj else ("relay_password",)
+            groups.append(("Relay", {"fields": (*_RELAY_FIELDS, *password)}))
+        return groups
+
+    @display(description="state", ordering="state", label=STATE_LABELS)
+    def state_chip(self, obj: Source) -> str:
+        return obj.state
+
+    @display(description="sends from")
+    def sends_from(self, obj: Source) -> str:
+        if obj.kind == "relay":
+            return "a relay"
+        return obj.source_address or "the system's choice"
+
+    @display(description="limits")
+    def limits(self, obj: Source) -> str:
+        parts = []
+        if obj.daily_cap is not None:
+            parts.append(f"{obj.daily_cap:,} a day")
+        if obj.per_hour is not None:
+            parts.append(f"{obj.per_hour:,} an hour to one provider")
+        return ", ".join(parts) or "none"
+
+    @display(description="relay password")
+    def password_state(self, obj: Source) -> str:
+        return "is set" if obj.relay_password_sealed else "none"
+
+    def save_model(self, request: HttpRequest, obj: Source, form: Any, change: Any) -> None:
+        if change and "state" in form.changed_data:
+            obj.state_since = timezone.now()
+        super().save_model(request, obj, form, change)
