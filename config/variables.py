@@ -42,6 +42,7 @@ VARIABLES = (
     Variable("POSTROAD_CONNECTIONS_PER_BATCH", "10", "SMTP connections that one batch asks for, at most."),
     Variable("POSTROAD_BATCH_SECONDS", "240", "A task ends after this; replies still due are awaited by the process."),
     Variable("POSTROAD_VISIBILITY_SECONDS", "900", "After this Redis hands an unacknowledged task to another worker, which finds its batch taken."),
+    Variable("POSTROAD_REPUBLISH_SECONDS", "60", "A batch that nobody took for so long is published again: its task may be lost."),
     Variable("POSTROAD_DELIVERY_PROCESSES", "one for each core, at most 4", "Bulk delivery processes that bin/start runs."),
     Variable("FLOWER_BASIC_AUTH", "made by bin/start", "user:password of Flower."),
 )  # fmt: skip

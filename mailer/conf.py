@@ -42,7 +42,7 @@ def delivery_policy() -> DeliveryPolicy:
         dispatch_ahead=settings.POSTROAD_DISPATCH_AHEAD,
         connections_per_batch=settings.POSTROAD_CONNECTIONS_PER_BATCH,
         patience=timedelta(seconds=settings.POSTROAD_BATCH_SECONDS),
-        republish_after=timedelta(seconds=60),
+        republish_after=timedelta(seconds=settings.POSTROAD_REPUBLISH_SECONDS),
         keep_done_batches=timedelta(hours=1),
     )
 

@@ -44,9 +44,15 @@ def route_batch(batch_id: int, *, now: datetime) -> bool:
 
     Domains for which DNS gave no answer stay unresolved until it is asked again.
     """
-    batches = _unresolved_with(batch_id, now)
-    if not batches:
-        return False
+    while batches := _unresolved_with(batch_id, now):
+        # Another run may have laid one of the others meanwhile: look again, without it.
+        if _lay_anew(batches, _lanes(batches, now), now):
+            return True
+    return False
+
+
+def _lanes(batches: list[Batch], now: datetime) -> dict[str, list[int]]:
+    """The messages of the batches by lane: their provider, or "" where DNS gave no answer."""
     first = batches[0]
     domains = _domains_of(first, [one for batch in batches for one in batch.ids])
     routes = routes_for(set(domains.values()), now=now)
@@ -54,7 +60,7 @@ def route_batch(batch_id: int, *, now: datetime) -> bool:
     is_relayed = _is_relayed(first.pool_id)
     for message_id, domain in domains.items():
         lanes[_lane_of(routes[domain], is_relayed=is_relayed)].append(message_id)
-    return _lay_anew(batches, lanes, now)
+    return lanes
 
 
 def routes_for(domains: Iterable[str], *, now: datetime) -> dict[str, Route]:
@@ -192,12 +198,14 @@ def _lay_anew(batches: list[Batch], lanes: dict[str, list[int]], now: datetime) 
     """Replace the unresolved batches, unless somebody else has replaced one meanwhile."""
     first, size = batches[0], conf.delivery_policy().batch_size
     with transaction.atomic():
-        ended = Batch.objects.filter(
+        unresolved = Batch.objects.filter(
             pk__in=[batch.pk for batch in batches], state="untaken", provider=""
-        ).update(state="done")
-        if ended != len(batches):
-            transaction.set_rollback(True)
+        )
+        # Locked in one order, so that two runs that share batches wait and never deadlock.
+        ours = list(unresolved.order_by("pk").select_for_update().values_list("pk", flat=True))
+        if len(ours) != len(batches):
             return False
+        unresolved.update(state="done")
         Batch.objects.bulk_create(
             Batch(
                 mailing_day=first.mailing_day,
