@@ -37,6 +37,7 @@ class Stage:
     environment: dict[str, str]
     children: dict[str, Child] = field(default_factory=dict)
     inbox: str = ""
+    durable: bool = True  #: whether PostgreSQL would survive a power cut, and its caller's death
 
     def start(self, *wanted: Role) -> None:
         """Start roles and wait until each is ready."""
@@ -45,15 +46,40 @@ class Stage:
         for role in wanted:
             self._await_line(role.name, role.ready.what)
 
+    def is_running(self, name: str) -> bool:
+        return name in self.children and self.children[name].poll() is None
+
+    def kill(self, *names: str) -> None:
+        """End processes as the kernel does when it has no memory left: all at once, no farewell."""
+        for name in names:
+            self.children[name].signal(signal.SIGKILL)
+        for name in names:
+            await_true(lambda name=name: not self.is_running(name), 10)
+
+    def freeze(self, *names: str) -> None:
+        for name in names:
+            self.children[name].signal(signal.SIGSTOP)
+
+    def thaw(self, *names: str) -> None:
+        for name in names:
+            self.children[name].signal(signal.SIGCONT)
+
+    def drop_postgres(self) -> None:
+        """Stop PostgreSQL at once (SIGQUIT): it drops every session, and recovers at its start."""
+        child = self.children["postgres"]
+        child.signal(signal.SIGQUIT)
+        if not await_true(lambda: child.poll() is not None, 30):
+            raise NotReady("postgres did not stop")
+
     def start_valkey(self) -> None:
         port, home = int(self.environment["STAGE_VALKEY_PORT"]), self.folder / "valkey"
-        child = Child(valkey.prepare(home, port), self._log("valkey"))
+        child = Child(valkey.prepare(home, port, durable=self.durable), self._log("valkey"))
         self.children["valkey"] = child
         valkey.await_ready(child, port, valkey.password_of(home))
 
     def start_postgres(self) -> None:
         port, home = int(self.environment["STAGE_POSTGRES_PORT"]), self.folder / "postgres"
-        child = Child(postgres.prepare(home, port), self._log("postgres"))
+        child = Child(postgres.prepare(home, port, durable=self.durable), self._log("postgres"))
         self.children["postgres"] = child
         postgres.await_ready(child, port, postgres.password_of(home))
 
@@ -71,6 +97,7 @@ class Stage:
     def stop(self) -> None:
         """Stop everything, the last started first."""
         for name in reversed(list(self.children)):
+            self.thaw(name)  # a frozen one would not hear
             self.children.pop(name).stop()
 
     def _spec(self, role: Role) -> Spec:
@@ -105,13 +132,16 @@ class Stage:
 
 
 @contextlib.contextmanager
-def stage(*sandbox_options: str) -> Iterator[Stage]:
-    """PostgreSQL, Valkey and the sandbox, running; roles are started by the caller."""
+def stage(*sandbox_options: str, durable: bool = True, **settings: str) -> Iterator[Stage]:
+    """PostgreSQL, Valkey and the sandbox, running; roles are started by the caller.
+
+    `settings` are environment variables for all of them.
+    """
     with tempfile.TemporaryDirectory(prefix="postroad-stage-") as name:
         folder = Path(name)
         # Where PostgreSQL runs as `nobody`, it must get through; each part inside is private.
         folder.chmod(0o711)
-        built = Stage(folder, _environment(folder))
+        built = Stage(folder, _environment(folder) | settings, durable=durable)
         try:
             built.start_postgres()
             built.start_valkey()
