@@ -21,22 +21,20 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
 
-import orjson
 from django.db import InterfaceError, OperationalError, connection
 
 from deliverability import gate, suppressions
 from deliverability.core.outcome import OutcomeKind, Phase, Reply
-from deliverability.models import Source
-from mailer import conf, outcomes, rendering, routing, runtime
+from mailer import conf, outcomes, rendering, routing, runtime, taking
 from mailer.core.envelope import Envelope
 from mailer.core.lifecycle import MessageEvent
-from mailer.core.retry import policy_from
-from mailer.core.settlement import Standing
-from mailer.models import Batch, Route, RouteState
-from mailer.outcomes import Claim, ClaimLost, Rest, Seen, Waiting
+from mailer.feed import Feed
+from mailer.models import Route, RouteState
+from mailer.outcomes import ClaimLost, Rest, Seen
 from mailer.slots import Slots
 from mailer.sources import destinations
-from mailer.transport.door import Destination, InDoubt, Replied, Result, Unreached, Unsent
+from mailer.taking import Parcel
+from mailer.transport.door import Destination
 
 logger = logging.getLogger(__name__)
 
@@ -48,20 +46,6 @@ NO_SLOT_WAIT = timedelta(seconds=2)
 FAULT_WAIT = timedelta(seconds=10)
 #: Messages that were not sent although nothing is known to be in the way are tried after this.
 TURN_WAIT = timedelta(seconds=1)
-RECORD_RETRY_SECONDS = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Parcel:
-    """A taken batch with all that is needed to send it."""
-
-    claim: Claim
-    priority: int
-    path: gate.Path
-    source: Source
-    frame: rendering.Frame
-    messages: dict[int, Waiting]
-    rows: list[rendering.Row]
 
 
 @dataclass(slots=True)
@@ -88,13 +72,13 @@ def deliver(batch_id: int) -> bool:
     if current.is_stopping.is_set():
         return False
     try:
-        parcel = _take(batch_id, current)
+        parcel = taking.take(batch_id, current)
         if parcel is None:
             return False
         current.journal.took(batch_id)
     except Exception:
         # Whether it was taken or not: nothing of it was sent, and it must not stay ours.
-        _free(batch_id, current)
+        taking.free(batch_id, current)
         raise
     _Delivery(current, parcel).run()
     return True
@@ -221,8 +205,17 @@ class _Delivery:
             while len(envelopes) > left:
                 envelopes.pop()
             left -= len(envelopes)
-            feeds.append(Feed(self, envelopes))
+            feeds.append(self._feed(envelopes))
         return feeds
+
+    def _feed(self, envelopes: deque[Envelope]) -> Feed:
+        return Feed(
+            self.runtime,
+            self.parcel.claim.batch_id,
+            envelopes,
+            see=self._see,
+            put_off=lambda why: self.put_off(why, FAULT_WAIT),
+        )
 
     def _converse(self, groups: dict[Destination, deque[Envelope]], connections: int) -> None:
         """Send all groups, a share of the connections each, within the batch's patience."""
@@ -236,7 +229,7 @@ class _Delivery:
             while waiting and free > 0:
                 destination, feed = waiting.popleft()
                 share = max(1, min(free, connections * len(feed.envelopes) // max(1, total)))
-                feed.start(self.runtime, destination, share)
+                feed.start(destination, share)
                 assert feed.future is not None
                 running[feed.future] = (feed, share)
                 free -= share
@@ -258,7 +251,7 @@ class _Delivery:
         if self.runtime.is_stopping.is_set():
             return True
         try:
-            return not _may_go_on(self.parcel.claim)
+            return not taking.may_go_on(self.parcel.claim)
         except (OperationalError, InterfaceError):
             connection.close()
             return False
@@ -317,7 +310,7 @@ class _Delivery:
             except (OperationalError, InterfaceError) as error:
                 logger.warning("mailer.batch.record_waits batch=%s %s", claim.batch_id, error)
                 connection.close()
-                if self.runtime.is_stopping.wait(RECORD_RETRY_SECONDS):
+                if self.runtime.is_stopping.wait(taking.RETRY_SECONDS):
                     return False
             else:
                 break
@@ -332,78 +325,6 @@ class _Delivery:
         with self.tray.lock:
             self.tray.seen[message_id] = seen
         return seen
-
-
-class Feed:
-    """Hands one group's envelopes to the transport and takes their results. All in the loop."""
-
-    def __init__(self, delivery: _Delivery, envelopes: deque[Envelope]) -> None:
-        self._delivery = delivery
-        self._journal = delivery.runtime.journal
-        self._batch_id = delivery.parcel.claim.batch_id
-        self.envelopes = envelopes
-        self.out: set[int] = set()  #: messages that are with the transport
-        self.tried = 0
-        self.is_stopped = False
-        self.future: concurrent.futures.Future[object] | None = None
-
-    def start(self, current: runtime.Runtime, destination: Destination, connections: int) -> None:
-        self.future = current.submit(self._run(current, destination, connections))
-
-    async def _run(
-        self, current: runtime.Runtime, destination: Destination, connections: int
-    ) -> None:
-        report = await current.transport.send(destination, self, connections)
-        if report.unreached is not None and not self._should_stop():
-            # Nobody could be reached: an attempt for each message that had its turn coming.
-            for envelope in self.envelopes:
-                self._note(
-                    envelope, OutcomeKind.UNREACHED, report.unreached.reply, report.unreached.host
-                )
-            self.envelopes.clear()
-
-    def next(self) -> Envelope | None:
-        if self._should_stop() or not self.envelopes:
-            return None
-        envelope = self.envelopes.popleft()
-        self.out.add(envelope.message_id)
-        return envelope
-
-    def starting(self, envelope: Envelope) -> None:
-        try:
-            self._journal.intend(self._batch_id, envelope.message_id, envelope.attempt_no)
-        except OSError as error:
-            # Without its intent on disk no content goes out. The batch waits until there is room.
-            self.is_stopped = True
-            self._delivery.put_off(str(error), FAULT_WAIT)
-            raise
-
-    def settle(self, envelope: Envelope, result: Result) -> None:
-        match result:
-            case Replied(reply, host):
-                self._note(envelope, OutcomeKind.ACCEPTED, reply, host)
-            case Unreached(reply, host):
-                self._note(envelope, OutcomeKind.UNREACHED, reply, host)
-            case InDoubt(why, host):
-                lost = Reply(0, "", why[:2000], Phase.CONTENT)
-                self._note(envelope, OutcomeKind.IN_DOUBT, lost, host)
-            case Unsent():
-                pass
-        self.out.discard(envelope.message_id)
-
-    def _note(self, envelope: Envelope, kind: OutcomeKind, reply: Reply, host: str) -> None:
-        self.tried += 1
-        seen = self._delivery._see(envelope.message_id, envelope.attempt_no, kind, reply, host)
-        try:
-            self._journal.settle(
-                self._batch_id, envelope.message_id, envelope.attempt_no, seen.to_record()
-            )
-        except OSError:
-            # Still in memory, and recorded from there; only a crash before that leaves a doubt.
-            logger.exception("mailer.journal.settle_failed message=%s", envelope.message_id)
-
-    def _should_stop(self) -> bool:
-        return self.is_stopped or self._delivery.runtime.is_stopping.is_set()
 
 
 def _now() -> datetime:
@@ -421,90 +342,3 @@ def _route_reply(route: Route) -> Reply | None:
         case RouteState.FAILED:
             return Reply(0, "", f"DNS gave no answer: {route.detail}", Phase.ROUTE)
     return None
-
-
-_TAKE_SQL = """
-    UPDATE mailer_batch b
-    SET state = 'taken', journal_id = %(journal)s, host = %(host)s, taken_at = statement_timestamp()
-    FROM mailer_mailing m
-    WHERE b.id = %(id)s AND b.state = 'untaken' AND b.source_id IS NOT NULL AND b.provider <> ''
-      AND (b.due_at IS NULL OR b.due_at <= statement_timestamp())
-      AND m.id = b.mailing_id AND m.state IN ('expanding', 'running')
-      AND NOT EXISTS (SELECT 1 FROM deliverability_hold h WHERE h.released_at IS NULL
-                      AND (h.workspace_id IS NULL OR h.workspace_id = m.workspace_id))
-    RETURNING b.ids, b.mailing_day, b.mailing_id, b.provider, b.priority, b.source_id,
-              m.workspace_id, m.content_id, m.retry, m.unsubscribe_scope
-"""
-
-
-def _take(batch_id: int, current: runtime.Runtime) -> Parcel | None:
-    """Take the batch for this journal, once, and load what it needs."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            _TAKE_SQL, {"id": batch_id, "journal": current.journal_id, "host": current.host}
-        )
-        row = cursor.fetchone()
-    if row is None:
-        _unpublish(batch_id)
-        return None
-    ids, day, mailing_id, provider, priority, source_id, workspace_id = row[:7]
-    claim = Claim(
-        batch_id,
-        current.journal_id,
-        day,
-        mailing_id,
-        workspace_id,
-        provider,
-        policy_from(orjson.loads(row[8])),
-    )
-    rows = rendering.load(day, ids)
-    messages = {
-        one.id: Waiting(Standing(one.id, one.attempts, one.failures, one.queued_at), one.address)
-        for one in rows
-    }
-    source = Source.objects.get(pk=source_id)
-    frame = rendering.Frame(day, mailing_id, row[7], row[9])
-    return Parcel(claim, priority, gate.Path(source_id, provider), source, frame, messages, rows)
-
-
-def _free(batch_id: int, current: runtime.Runtime) -> None:
-    """Give back a batch that was taken but not begun, as soon as the database can be reached."""
-
-    def free() -> None:
-        while not current.is_stopping.is_set():
-            try:
-                Batch.objects.filter(
-                    pk=batch_id, state="taken", journal_id=current.journal_id
-                ).update(state="untaken", journal_id=None, published_at=None, taken_at=None)
-            except (OperationalError, InterfaceError):
-                connection.close()
-                current.is_stopping.wait(RECORD_RETRY_SECONDS)
-            else:
-                current.journal.recorded(batch_id)
-                return
-
-    current.do_after([], free)
-
-
-def _unpublish(batch_id: int) -> None:
-    """A batch whose mailing is paused, or that is not due, waits to be dispatched anew."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE mailer_batch SET published_at = NULL WHERE id = %s AND state = 'untaken'",
-            [batch_id],
-        )
-
-
-def _may_go_on(claim: Claim) -> bool:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            SELECT m.state IN ('expanding', 'running') AND NOT EXISTS (
-                SELECT 1 FROM deliverability_hold h WHERE h.released_at IS NULL
-                AND (h.workspace_id IS NULL OR h.workspace_id = m.workspace_id))
-            FROM mailer_mailing m WHERE m.id = %s
-            """,
-            [claim.mailing_id],
-        )
-        row = cursor.fetchone()
-    return bool(row and row[0])

@@ -43,6 +43,7 @@ __all__ = [
 ]
 
 DEFAULT_PAGE = 10_000
+CANCEL_STEPS = 20  #: of up to 50 batches and 10,000 deferred messages each
 
 
 class MailingNotOpen(Exception):
@@ -258,13 +259,15 @@ def resume(mailing_id: int) -> bool:
 def cancel(mailing_id: int) -> bool:
     """Cancel what waits, for good. What is being sent right now comes to its end.
 
-    False: it was already cancelled or finished.
+    Of a very large mailing the upkeep cancels the rest, in steps. False: it was already
+    cancelled or finished.
     """
     mailings = Mailing.objects.exclude(state__in=["cancelled", "finished"])
     if not mailings.filter(pk=mailing_id).update(state="cancelled"):
         return False
-    while cancel_waiting([mailing_id]):
-        pass
+    for _ in range(CANCEL_STEPS):
+        if not cancel_waiting([mailing_id]):
+            break
     return True
 
 

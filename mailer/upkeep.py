@@ -83,7 +83,13 @@ def sweep_cancelled() -> int:
             """
         )
         ids = [row[0] for row in cursor.fetchall()]
-    return outbox.cancel_waiting(ids) if ids else 0
+    cancelled = 0
+    for _ in range(outbox.CANCEL_STEPS if ids else 0):
+        step = outbox.cancel_waiting(ids)
+        cancelled += step
+        if not step:
+            break
+    return cancelled
 
 
 def finish_mailings(*, now: datetime) -> list[int]:
