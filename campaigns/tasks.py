@@ -23,7 +23,7 @@ EXPAND_BUDGET_SECONDS = 20.0
 _STALE_AFTER_SECONDS = 60  #: what beat finds again anyway does not pile up in the queue
 
 
-@shared_task(name="campaigns.expand", queue="expand", acks_late=True)
+@shared_task(name="campaigns.expand")
 def expand(*, mailing_id: int, **_: object) -> None:
     """Expand a mailing for a while. Safe to run twice, also at the same time."""
     step = expansion.expand_step(mailing_id, EXPAND_BUDGET_SECONDS, on_page=lambda _page: _kick())
@@ -32,7 +32,7 @@ def expand(*, mailing_id: int, **_: object) -> None:
         publish(Next(mailing_id, expands=True))
 
 
-@shared_task(name="campaigns.settle", queue="upkeep", acks_late=True)
+@shared_task(name="campaigns.settle")
 def settle(**_: object) -> None:
     """Finish what is finished and revive what stands still. Safe to run twice or late."""
     found = expansion.settle(now=timezone.now())
@@ -42,7 +42,7 @@ def settle(**_: object) -> None:
         publish_import(import_id)
 
 
-@shared_task(name="campaigns.import_recipients", queue="upkeep", acks_late=True)
+@shared_task(name="campaigns.import_recipients")
 def import_recipients(*, import_id: int, **_: object) -> None:
     """Carry out an import. Run twice, the second run finds nothing to do."""
     imports.run_import(import_id)

@@ -54,6 +54,13 @@ app.conf.update(
     accept_content=["json"],
     task_queues=[Queue(name) for name in QUEUES],
     task_default_queue="upkeep",
+    # Batches are published to the queue of their priority; everything else goes by its name.
+    task_routes={
+        "mailer.dispatch": {"queue": "dispatch"},
+        "mailer.tick": {"queue": "dispatch"},
+        "mailer.route_batch": {"queue": "dispatch"},
+        "campaigns.expand": {"queue": "expand"},
+    },
     task_create_missing_queues=False,
     task_acks_late=True,
     task_reject_on_worker_lost=True,

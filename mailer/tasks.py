@@ -32,7 +32,7 @@ def publish(publications: Iterable[dispatch.Publication]) -> None:
 
 def kick() -> None:
     """Have dispatch look for work."""
-    dispatch_due.apply_async(queue="dispatch")
+    dispatch_due.apply_async()
 
 
 def submit(request: outbox.Request) -> outbox.Accepted:
@@ -42,27 +42,27 @@ def submit(request: outbox.Request) -> outbox.Accepted:
     return accepted
 
 
-@shared_task(name="mailer.deliver_batch", queue="deliver.normal", send_events=False)
+@shared_task(name="mailer.deliver_batch", send_events=False)
 def deliver_batch(*, batch_id: int, **_: object) -> None:
     """Deliver one batch. Safe to run twice: only the first run takes the batch."""
     if delivery.deliver(batch_id):
         kick()
 
 
-@shared_task(name="mailer.route_batch", queue="dispatch")
+@shared_task(name="mailer.route_batch")
 def route_batch(*, batch_id: int, **_: object) -> None:
     """Find the providers of a batch's recipients and lay it anew."""
     if routing.route_batch(batch_id, now=datetime.now(UTC)):
         kick()
 
 
-@shared_task(name="mailer.dispatch", queue="dispatch", send_events=False)
+@shared_task(name="mailer.dispatch", send_events=False)
 def dispatch_due(**_: object) -> None:
     """Hand waiting batches to the workers."""
     publish(dispatch.dispatch(now=datetime.now(UTC), turn=random.randrange(1 << 16)))
 
 
-@shared_task(name="mailer.tick", queue="dispatch", send_events=False)
+@shared_task(name="mailer.tick", send_events=False)
 def tick(**_: object) -> None:
     """Beat's safety net: due messages, lost publications, leftovers; then dispatch."""
     now = datetime.now(UTC)
@@ -73,7 +73,7 @@ def tick(**_: object) -> None:
     upkeep.finish_mailings(now=now)
 
 
-@shared_task(name="mailer.clean", queue="upkeep")
+@shared_task(name="mailer.clean")
 def clean(**_: object) -> None:
     upkeep.clean(now=datetime.now(UTC))
 
@@ -84,12 +84,12 @@ def rescue_and_kick() -> None:
         kick()
 
 
-@shared_task(name="mailer.rescue", queue="upkeep")
+@shared_task(name="mailer.rescue")
 def rescue_host(**_: object) -> None:
     rescue_and_kick()
 
 
-@shared_task(name="mailer.conserve", queue="upkeep")
+@shared_task(name="mailer.conserve")
 def conserve(**_: object) -> None:
     """Recount mailings that changed lately; a law that does not hold is logged as an error."""
     conservation.check_recent()
