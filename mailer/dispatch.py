@@ -117,20 +117,22 @@ def _dispatch_bulk(
     room = ahead - in_work.total()
     if room <= 0 or not lanes:
         return []
-    heads = _by_priority(_heads(lanes, room, now))
+    waiting = _heads(lanes, room, now)
+    heads, outlook = _by_priority(waiting), _Outlook(waiting, now)
     share = max(1, int(ahead * PROVIDER_SHARE))
-    chosen: list[tuple[_Waiting, str]] = []
-    while room > 0 and any(heads.values()):
-        priority, queue = pick({p: len(waiting) for p, waiting in heads.items()}, turn)
+    assigned: list[_Assigned] = []
+    while len(assigned) < room and any(heads.values()):
+        priority, queue = pick({p: len(batches) for p, batches in heads.items()}, turn)
         turn += 1
         batch = heads[priority].pop(0)
         if batch.lane.provider and in_work[batch.lane.provider] >= share:
             continue
-        in_work[batch.lane.provider] += 1
-        room -= 1
-        chosen.append((batch, queue))
-    queues = {batch.id: queue for batch, queue in chosen}
-    return _assign_all([batch for batch, _ in chosen], now, queues)
+        # What no source has room for uses up nobody's turn.
+        one = outlook.assign(batch, queue)
+        if one is not None:
+            in_work[batch.lane.provider] += 1
+            assigned.append(one)
+    return _mark_published(assigned, now)
 
 
 def _by_priority(heads: list[_Waiting]) -> dict[Priority, list[_Waiting]]:
@@ -146,52 +148,51 @@ def _by_priority(heads: list[_Waiting]) -> dict[Priority, list[_Waiting]]:
     }
 
 
-def _assign_all(
-    batches: list[_Waiting], now: datetime, queues: dict[int, str] | None = None
-) -> list[Publication]:
-    """Choose a source for each batch, cut it to the source's room, mark it published."""
-    if not batches:
-        return []
-    sources = _sources_of({batch.lane.pool_id for batch in batches})
-    paths = {
-        gate.Path(source_id, batch.lane.provider)
-        for batch in batches
-        for source_id in sources[batch.lane.pool_id]
-        if batch.lane.provider
-    }
-    outlook = gate.room(paths, sum(batch.size for batch in batches), now=now)
-    left = {path: room.count for path, room in outlook.items()}
-    published: list[tuple[int, int | None, str, bool]] = []
-    for batch in batches:
-        queue = (queues or {}).get(batch.id) or queue_for(Priority(batch.lane.priority))
+def _assign_all(batches: list[_Waiting], now: datetime) -> list[Publication]:
+    """Assign each batch that a source has room for; to the queue of its priority."""
+    outlook = _Outlook(batches, now)
+    assigned = [outlook.assign(one, queue_for(Priority(one.lane.priority))) for one in batches]
+    return _mark_published([one for one in assigned if one is not None], now)
+
+
+@dataclass(frozen=True, slots=True)
+class _Assigned:
+    publication: Publication
+    source_id: int | None
+
+
+class _Outlook:
+    """The room of all sources that some batches could go to, less what is assigned since."""
+
+    def __init__(self, batches: list[_Waiting], now: datetime) -> None:
+        self._sources = _sources_of({batch.lane.pool_id for batch in batches})
+        paths = {
+            gate.Path(source_id, batch.lane.provider)
+            for batch in batches
+            for source_id in self._sources[batch.lane.pool_id]
+            if batch.lane.provider
+        }
+        rooms = gate.room(paths, sum(batch.size for batch in batches), now=now) if paths else {}
+        self._left = {path: room.count for path, room in rooms.items()}
+
+    def assign(self, batch: _Waiting, queue: str) -> _Assigned | None:
+        """Choose a source and cut the batch to its room; None when no source has any."""
         if not batch.lane.provider:
-            published.append((batch.id, None, _routing_queue(batch.lane), True))
-            continue
-        source_id = _choose_source(batch, list(sources[batch.lane.pool_id]), left)
-        if source_id is not None:
-            host = sources[batch.lane.pool_id][source_id]
-            published.append((batch.id, source_id, queue_on(host, queue), False))
-    marked = _mark_published(published, now)
-    return [
-        Publication(batch_id, queue, needs_route)
-        for batch_id, _, queue, needs_route in published
-        if batch_id in marked
-    ]
-
-
-def _choose_source(batch: _Waiting, sources: list[int], left: dict[gate.Path, int]) -> int | None:
-    paths = {source_id: gate.Path(source_id, batch.lane.provider) for source_id in sources}
-    chosen = choose(
-        [Candidate(source_id, left[path]) for source_id, path in paths.items()],
-        size=batch.size,
-        turn=batch.id,
-    )
-    if chosen is None:
-        return None
-    if chosen.room < batch.size:
-        cut(batch.id, chosen.room)
-    left[paths[chosen.source_id]] -= min(chosen.room, batch.size)
-    return chosen.source_id
+            return _Assigned(Publication(batch.id, _routing_queue(batch.lane), True), None)
+        sources = self._sources[batch.lane.pool_id]
+        paths = {source_id: gate.Path(source_id, batch.lane.provider) for source_id in sources}
+        chosen = choose(
+            [Candidate(source_id, self._left[path]) for source_id, path in paths.items()],
+            size=batch.size,
+            turn=batch.id,
+        )
+        if chosen is None:
+            return None
+        if chosen.room < batch.size:
+            cut(batch.id, chosen.room)
+        self._left[paths[chosen.source_id]] -= min(chosen.room, batch.size)
+        queue = queue_on(sources[chosen.source_id], queue)
+        return _Assigned(Publication(batch.id, queue), chosen.source_id)
 
 
 def _routing_queue(lane: Lane) -> str:
@@ -237,9 +238,11 @@ def cut(batch_id: int, size: int) -> int | None:
     return row[0] if row else None
 
 
-def _mark_published(rows: list[tuple[int, int | None, str, bool]], now: datetime) -> set[int]:
-    if not rows:
-        return set()
+def _mark_published(assigned: list[_Assigned], now: datetime) -> list[Publication]:
+    """Mark the batches; returns what to publish: those that nobody else has marked or taken."""
+    if not assigned:
+        return []
+    ids = [one.publication.batch_id for one in assigned]
     with connection.cursor() as cursor:
         cursor.execute(
             """
@@ -248,9 +251,10 @@ def _mark_published(rows: list[tuple[int, int | None, str, bool]], now: datetime
             WHERE b.id = p.id AND b.state = 'untaken' AND b.published_at IS NULL
             RETURNING b.id
             """,
-            [now, [row[0] for row in rows], [row[1] for row in rows]],
+            [now, ids, [one.source_id for one in assigned]],
         )
-        return {row[0] for row in cursor.fetchall()}
+        marked = {row[0] for row in cursor.fetchall()}
+    return [one.publication for one in assigned if one.publication.batch_id in marked]
 
 
 def _in_work() -> Counter[str]:
