@@ -25,6 +25,7 @@ from django.db import InterfaceError, OperationalError, connection
 
 from deliverability import gate, suppressions
 from deliverability.core.outcome import OutcomeKind, Phase, Reply
+from deliverability.models import SourceKind
 from mailer import conf, outcomes, rendering, routing, runtime, taking
 from mailer.core.envelope import Envelope
 from mailer.core.lifecycle import MessageEvent
@@ -69,19 +70,20 @@ def slots() -> Slots:
 def deliver(batch_id: int) -> bool:
     """Deliver one batch. False when it is not ours to deliver: taken, done, paused, not due."""
     current = runtime.current()
-    if current.is_stopping.is_set():
+    if current.is_stopping.is_set() or not taking.begin(batch_id, current):
         return False
     try:
         parcel = taking.take(batch_id, current)
-        if parcel is None:
-            return False
-        current.journal.took(batch_id)
     except Exception:
         # Whether it was taken or not: nothing of it was sent, and it must not stay ours.
         taking.free(batch_id, current)
         raise
-    _Delivery(current, parcel).run()
-    return True
+    try:
+        if parcel is not None:
+            _Delivery(current, parcel).run()
+        return parcel is not None
+    finally:
+        taking.end(batch_id)
 
 
 class _Delivery:
@@ -94,6 +96,7 @@ class _Delivery:
 
     def run(self) -> None:
         try:
+            self.runtime.journal.took(self.parcel.claim.batch_id)
             self._send()
         except Exception as error:
             # One catch-all: whatever went wrong, what was seen is recorded and the rest goes back.
@@ -142,14 +145,16 @@ class _Delivery:
                 self.tray.aside[row.id] = (MessageEvent.SUPPRESSED, reason)
             elif row.queued_at + parcel.claim.policy.max_age < now:
                 self.tray.aside[row.id] = (MessageEvent.EXPIRED, "too_old")
-        if parcel.source.relay_host:
+        if parcel.source.kind == SourceKind.RELAY:
             return {}
         open_rows = [row for row in parcel.rows if row.id not in self.tray.aside]
         routes = routing.routes_for({row.recipient_domain for row in open_rows}, now=now)
         for row in open_rows:
             reply = _route_reply(routes[row.recipient_domain])
             if reply is not None:
-                self._see(row.id, row.attempts + 1, OutcomeKind.UNREACHED, reply, "")
+                # What DNS says for sure counts like a server's word; its silence does not.
+                kind = OutcomeKind.ACCEPTED if reply.code else OutcomeKind.UNREACHED
+                self._see(row.id, row.attempts + 1, kind, reply, "")
         return routes
 
     def _envelopes(self) -> list[tuple[rendering.Row, Envelope]]:
@@ -224,7 +229,7 @@ class _Delivery:
         deadline = time.monotonic() + conf.delivery_policy().patience.total_seconds()
         waiting = deque(sorted(pairs, key=lambda pair: -len(pair[1].envelopes)))
         running: dict[concurrent.futures.Future[object], tuple[Feed, int]] = {}
-        free = connections
+        free, look_at = connections, time.monotonic() + LOOK_SECONDS
         while waiting or running:
             while waiting and free > 0:
                 destination, feed = waiting.popleft()
@@ -238,11 +243,16 @@ class _Delivery:
             )
             for future in done:
                 free += running.pop(future)[1]
-            if not done and (self._must_stop() or time.monotonic() > deadline):
+            if time.monotonic() < look_at:
+                continue
+            # By the clock, since among many servers one has always just ended.
+            look_at = time.monotonic() + LOOK_SECONDS
+            is_late = time.monotonic() > deadline
+            if is_late or self._must_stop():
                 waiting.clear()
                 for feed, _ in running.values():
                     feed.is_stopped = True
-                if time.monotonic() > deadline or self.runtime.is_stopping.is_set():
+                if is_late or self.runtime.is_stopping.is_set():
                     break
 
     def _must_stop(self) -> bool:

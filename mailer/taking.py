@@ -6,10 +6,12 @@ held, that is not due, or that somebody else has taken, is left alone.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
+from typing import Any
 
 import orjson
-from django.db import InterfaceError, OperationalError, connection
+from django.db import InterfaceError, OperationalError, connection, transaction
 
 from deliverability import gate
 from deliverability.models import Source
@@ -49,16 +51,42 @@ _TAKE_SQL = """
 """
 
 
+#: Batches that a thread of this process is taking or working on.
+_working: set[int] = set()
+_working_lock = threading.Lock()
+
+
+def begin(batch_id: int, current: runtime.Runtime) -> bool:
+    """Whether no other run of the task in this process has the batch.
+
+    Both would take it for the same journal: what one has taken, the other must not free when it
+    fails.
+    """
+    with _working_lock:
+        if batch_id in _working or batch_id in current.journal.open_batches:
+            return False
+        _working.add(batch_id)
+    return True
+
+
+def end(batch_id: int) -> None:
+    _working.discard(batch_id)
+
+
 def take(batch_id: int, current: runtime.Runtime) -> Parcel | None:
-    """Take the batch for this journal, once, and load what it needs."""
-    with connection.cursor() as cursor:
+    """Take the batch for this journal, once, and load what it needs; all of it or nothing."""
+    with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(
             _TAKE_SQL, {"id": batch_id, "journal": current.journal_id, "host": current.host}
         )
         row = cursor.fetchone()
-    if row is None:
-        _unpublish(batch_id)
-        return None
+        if row is not None:
+            return _parcel(batch_id, current, row)
+    _unpublish(batch_id)
+    return None
+
+
+def _parcel(batch_id: int, current: runtime.Runtime, row: tuple[Any, ...]) -> Parcel:
     ids, day, mailing_id, provider, priority, source_id, workspace_id = row[:7]
     claim = Claim(
         batch_id,
@@ -80,7 +108,7 @@ def take(batch_id: int, current: runtime.Runtime) -> Parcel | None:
 
 
 def free(batch_id: int, current: runtime.Runtime) -> None:
-    """Give back a batch that was taken but not begun, as soon as the database can be reached."""
+    """Give back a batch that may have been taken, as soon as the database can be reached."""
 
     def freeing() -> None:
         while not current.is_stopping.is_set():
@@ -92,7 +120,7 @@ def free(batch_id: int, current: runtime.Runtime) -> None:
                 connection.close()
                 current.is_stopping.wait(RETRY_SECONDS)
             else:
-                current.journal.recorded(batch_id)
+                end(batch_id)
                 return
 
     current.do_after([], freeing)
