@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
 #: Every kind of recipient that a campaign meets, in these shares of twenty.
@@ -182,6 +182,24 @@ def slot_pids() -> list[int]:
     ]
 
 
+def open_journals_of(pid: int) -> int:
+    from mailer.models import WorkerJournal
+
+    return WorkerJournal.objects.filter(pid=pid, ended_at__isnull=True).count()
+
+
+def due_today(mailing_id: int) -> int:
+    """Batches with a worker or due before tomorrow, and deferred messages."""
+    from django.db.models import Q
+
+    from mailer.models import Batch, Message
+
+    tomorrow = datetime.combine(datetime.now(UTC) + timedelta(days=1), time.min, UTC)
+    open_ones = Batch.objects.filter(mailing_id=mailing_id).exclude(state="done")
+    now_due = open_ones.filter(Q(due_at__isnull=True) | Q(due_at__lt=tomorrow)).count()
+    return now_due + Message.objects.filter(mailing_id=mailing_id, due_at__lt=tomorrow).count()
+
+
 def publish_again(batch_ids: list[int], times: int) -> None:
     """Publish the tasks of batches again and again, as a broker may that delivers at least once."""
     from mailer.tasks import deliver_batch
@@ -211,7 +229,7 @@ DEEDS = {
     for deed in (
         *(create, launch, steer, submit, message_state, account, recount, status, states),
         *(attempts, batches, taken_by_pid, slot_pids, publish_again, unacknowledged),
-        flush_broker,
+        *(flush_broker, open_journals_of, due_today),
     )
 }
 

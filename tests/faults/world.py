@@ -34,7 +34,10 @@ SETTINGS = {
     "POSTROAD_VISIBILITY_SECONDS": "6",
     "POSTROAD_REPUBLISH_SECONDS": "5",
 }
-SANDBOX = ("--greylist-seconds", "1", "--slow-host-seconds", "0.05")
+SANDBOX = (
+    *("--greylist-seconds", "1", "--slow-host-seconds", "0.05"),
+    *("--idle-seconds", "12"),
+)
 
 DELIVERY = ("deliver-1", "deliver-2")
 USUAL = (*DELIVERY, "upkeep", "beat")
@@ -152,6 +155,20 @@ class World:
     def _sandbox(self) -> dict[str, Any]:
         return dict(json.loads((self.stage.folder / "sandbox" / "sandbox.json").read_text()))
 
+    def taken_by(self, name: str) -> int:
+        """How many batches a process holds."""
+        return int(self.ask("taken_by_pid").get(str(self.pid(name)), 0))
+
+    def kill_at_work(self, *names: str) -> int:
+        """Kill processes while each of them holds a batch. Returns how many connections were open:
+        no more messages than that may be in doubt."""
+        self.wait("all are at work", lambda: all(self.taken_by(name) for name in names))
+        # Frozen first, so that nothing happens between counting and killing.
+        self.stage.freeze(*names)
+        bound = sum(self.open_connections(name) for name in names)
+        self.stage.kill(*names)
+        return bound
+
     # -- campaigns
 
     def launched(self, size: int, **options: int) -> Launched:
@@ -166,6 +183,9 @@ class World:
         """Recipients of every content that the sandbox took, copies and all."""
         rows = self._inbox("messages", mailing=one.mailing, limit=10_000)
         return [row["recipient"] for row in rows]
+
+    def untaken(self, one: Launched) -> list[int]:
+        return list(self.ask("batches", mailing_id=one.mailing, state="untaken"))
 
     def counts(self, one: Launched) -> dict[str, Any]:
         return dict(self._inbox("counts", mailing=one.mailing))

@@ -1,0 +1,63 @@
+"""Valkey flushed, killed and started anew: nothing is lost and no limit is passed."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+from deliverability.core.limits import RateLimit
+from tests.faults.world import Launched, World
+
+CAP = 150
+PER_HOUR = 1_200
+
+
+def test_a_flushed_broker_costs_no_message(world: World) -> None:
+    one = world.launched(600)
+
+    for share in (60, 200, 400):
+        world.wait_arrived(one, share)
+        world.ask("flush_broker")
+
+    assert world.settled(one) == {"delivered": 570, "bounced": 30}
+
+
+def test_a_killed_broker_costs_no_message_and_no_limit_is_passed(world: World) -> None:
+    began = time.time()
+    capped = world.launched(400, daily_cap=CAP)
+    rated = world.launched(400, per_hour=PER_HOUR)
+    free = world.launched(400)
+    for one in (capped, rated, free):
+        world.wait_arrived(one, 40)
+
+    world.stage.kill("valkey")
+    world.stage.start_valkey()
+    world.wait_arrived(rated, 60)
+    world.ask("flush_broker")
+
+    assert world.settled(free) == {"delivered": 380, "bounced": 20}
+    before = world.counts(rated)["distinct"]
+    world.wait_arrived(rated, before + 5)  # the rate goes on
+    _hold_rate(world, rated, began)
+    world.wait("the cap binds", lambda: not _may_send(world, capped))
+    assert world.account(capped)["attempts"] <= CAP
+    assert world.counts(capped)["received"] <= CAP
+    for one in (capped, rated):
+        world.ask("steer", campaign_id=one.campaign, move="cancel")
+        world.settled(one)
+
+
+def _may_send(world: World, one: Launched) -> bool:
+    """Whether anything waits for less than tomorrow."""
+    return bool(world.ask("due_today", mailing_id=one.mailing))
+
+
+def _hold_rate(world: World, one: Launched, began: float) -> None:
+    """A path's burst, and then one by one: counted by the servers, over the loss."""
+    limit = RateLimit("", PER_HOUR, "the test")
+    received = Counter(world.counts(one)["by_provider"])
+    seconds = time.time() - began
+    paths = {name: received[name] for name in ("gmail", "outlook", "yahoo", "apple")}
+    paths["other"] = received.total() - sum(paths.values())
+    at_most = limit.burst + 1 + seconds * 1e6 / limit.interval_us
+    assert max(paths.values()) <= at_most, (paths, at_most)

@@ -1,0 +1,44 @@
+"""PostgreSQL gone and back: outcomes wait in the journals, and sending resumes by itself."""
+
+from __future__ import annotations
+
+from tests.faults.world import DELIVERY, USUAL, World
+
+WAITS = "mailer.batch.record_waits"
+
+
+def test_outcomes_wait_for_the_database_and_sending_resumes_by_itself(world: World) -> None:
+    one = world.launched(600)
+    world.wait_arrived(one, 60)
+    before = _waits(world)
+
+    _lose_database(world, before)
+    world.stage.start_postgres()
+
+    assert world.settled(one) == {"delivered": 570, "bounced": 30}
+
+
+def test_a_worker_that_dies_while_the_database_is_away_has_told_its_journal(world: World) -> None:
+    one = world.launched(600)
+    world.wait_arrived(one, 60)
+    before = _waits(world)
+
+    _lose_database(world, before)
+    world.stage.freeze("deliver-1")
+    bound = world.open_connections("deliver-1")
+    world.stage.kill("deliver-1")
+    world.stage.start_postgres()
+    world.run(*USUAL)
+
+    world.settled(one, in_doubt_at_most=bound)
+
+
+def _waits(world: World) -> dict[str, int]:
+    return {name: world.stage.children[name].log_text().count(WAITS) for name in DELIVERY}
+
+
+def _lose_database(world: World, before: dict[str, int]) -> None:
+    """Stop PostgreSQL at once, until every worker has outcomes that it cannot record."""
+    world.wait("all are at work", lambda: all(world.taken_by(name) for name in DELIVERY))
+    world.stage.drop_postgres()
+    world.wait("all wait", lambda: all(_waits(world)[name] > before[name] for name in DELIVERY))
