@@ -4,6 +4,7 @@ so that stdout stays for the account.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from typing import TextIO
@@ -31,7 +32,7 @@ class Screen:
     def say(self, text: str) -> None:
         """Print a line of its own."""
         self._close_line()
-        print(text, file=self._stream, flush=True)
+        self._write(f"{text}\n")
 
     def step(self, text: str) -> None:
         """Print a line with the seconds since the start."""
@@ -42,8 +43,7 @@ class Screen:
         now = time.monotonic()
         if self._is_terminal:
             line = f"{bar(done, total)} {done:,}/{total:,}  {text}"
-            self._stream.write(f"\r\x1b[2K{line}")
-            self._stream.flush()
+            self._write(f"\r\x1b[2K{line}")
             self._open_line = True
         elif now - self._printed_at >= PLAIN_SECONDS:
             self._printed_at = now
@@ -51,5 +51,11 @@ class Screen:
 
     def _close_line(self) -> None:
         if self._open_line:
-            self._stream.write("\n")
+            self._write("\n")
             self._open_line = False
+
+    def _write(self, text: str) -> None:
+        # The terminal may be closed while we stop what runs: that must go on, unseen.
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+            self._stream.flush()

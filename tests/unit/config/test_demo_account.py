@@ -80,3 +80,11 @@ def test_where_no_terminal_is_there_are_lines_and_no_cursor_movements() -> None:
     assert "\r" not in stream.getvalue()
     assert "1 of 10  first" in stream.getvalue()
     assert "too soon" not in stream.getvalue()
+
+
+def test_a_terminal_that_was_closed_does_not_end_the_stop() -> None:
+    class Closed(io.StringIO):
+        def write(self, _text: str) -> int:
+            raise OSError(5, "Input/output error")
+
+    Screen(Closed()).say("Stopping …")
