@@ -11,6 +11,7 @@ journals to replay: `declare_lost` then puts into doubt whatever its batches had
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import uuid
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from mailer.core.settlement import Standing
 from mailer.journal import Claim as JournalClaim
 from mailer.journal import Missing, claim_dead, journal_ids
 from mailer.models import Batch, WorkerJournal
-from mailer.outcomes import Claim, Rest, Seen, Waiting
+from mailer.outcomes import Claim, ClaimLost, Rest, Seen, Waiting
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +63,11 @@ def rescue_host() -> Rescued:
         if claim is None:
             continue
         with claim:
-            total += _rescue(claim)
+            try:
+                total += _rescue(claim)
+            except Exception:
+                # One that cannot be settled must not keep the others: it is tried again.
+                logger.exception("mailer.rescue.failed journal=%s", journal_id)
     return total + Rescued(0, free_orphans())
 
 
@@ -72,10 +77,12 @@ def free_orphans() -> int:
     Such a worker died before it learned that the batch was its own: it sent nothing of it.
     """
     ended = WorkerJournal.objects.filter(ended_at__isnull=False).values("pk")
-    orphans = Batch.objects.filter(state="taken", journal_id__in=ended)
-    for batch in orphans:
-        _record(batch, {})
-    return len(orphans)
+    freed = 0
+    for batch in Batch.objects.filter(state="taken", journal_id__in=ended):
+        with contextlib.suppress(ClaimLost):  # another rescuer was quicker
+            _record(batch, {})
+            freed += 1
+    return freed
 
 
 def declare_lost(host: str) -> Rescued:
@@ -95,11 +102,12 @@ def declare_lost(host: str) -> Rescued:
 
 def _rescue(journal: JournalClaim) -> Rescued:
     journal_id = uuid.UUID(journal.journal_id)
-    traces = journal.read()
-    if isinstance(traces, Missing):
+    traces, batches = journal.read(), _taken_by(journal_id)
+    if isinstance(traces, Missing) and batches:
         logger.error("mailer.rescue.journal_damaged journal=%s %s", journal_id, traces.why)
         return Rescued()
-    batches = _taken_by(journal_id)
+    if isinstance(traces, Missing):
+        traces = {}  # its worker died before its first note, or had recorded everything
     for batch in batches:
         _replay(batch, traces.get(batch.pk, BatchTrace()))
     _end(journal_id)
