@@ -114,10 +114,13 @@ def _holds(workspaces: list[int] | None) -> list[Hold]:
     return list(rows[:10])
 
 
-def _workers() -> list[dict[str, Any]]:
-    """Open journals by host: processes that send, or that died and were not yet settled."""
-    rows = WorkerJournal.objects.filter(ended_at__isnull=True).order_by("host")
-    return list(rows.values("host").annotate(n=models.Count("id"), since=models.Min("opened_at")))
+def _workers() -> dict[str, Any]:
+    """Open journals: processes that send, or that died and were not yet settled."""
+    return WorkerJournal.objects.filter(ended_at__isnull=True).aggregate(
+        n=models.Count("id"),
+        hosts=models.Count("host", distinct=True),
+        since=models.Min("opened_at"),
+    )
 
 
 def _beat() -> dict[str, Any]:

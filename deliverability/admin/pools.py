@@ -50,6 +50,7 @@ class SourceInline(ScopedInline):
 class PoolAdmin(ScopedAdmin):
     change_role = delete_role = Role.OPERATOR
     shows_shared = True
+    ordering = ("name",)
     list_display = ("name", "belongs_to", "sources_count", "quarantined_count")
     list_filter = (WorkspaceFilter,)
     search_fields = ("name",)

@@ -35,7 +35,7 @@ class SameWorkspaceForm(forms.ModelForm):
         data: dict[str, Any] = super().clean() or self.cleaned_data
         own = data.get("workspace") or getattr(self.instance, "workspace", None)
         expected = own.pk if own else None
-        for name, value in data.items():
+        for name, value in list(data.items()):
             for workspace_id in _workspaces_of(value):
                 if expected is None:
                     expected = workspace_id
