@@ -20,38 +20,48 @@ def suppress(
     detail: str = "",
     until: datetime | None = None,
 ) -> bool:
-    """Write the suppression down; False when it stood already. The first reason is kept."""
-    _, is_new = Suppression.objects.get_or_create(
-        workspace_id=workspace_id,
-        address_key=address_key,
-        scope=scope,
-        defaults={"reason": reason, "detail": detail[:1000], "until": until},
-    )
-    return is_new
+    """Write the suppression down; False when one that lasts as long stood already.
+
+    The first reason is kept, unless what stands ends earlier.
+    """
+    return _write(workspace_id, scope, {address_key: (reason, detail)}, until) > 0
 
 
 def suppress_many(workspace_id: int, rows: Iterable[tuple[str, str, str]]) -> None:
-    """Suppress for the whole workspace: (address_key, reason, detail) each."""
-    rows = list(rows)
-    if not rows:
-        return
+    """Suppress for the whole workspace and for good: (address_key, reason, detail) each."""
+    by_key: dict[str, tuple[str, str]] = {}
+    for key, reason, detail in rows:
+        by_key.setdefault(key, (reason, detail))
+    if by_key:
+        _write(workspace_id, EVERYTHING, by_key, None)
+
+
+def _write(
+    workspace_id: int, scope: str, by_key: dict[str, tuple[str, str]], until: datetime | None
+) -> int:
+    # In one order for all writers: two that meet each other's rows would else wait for ever.
+    keys = sorted(by_key)
     with connection.cursor() as cursor:
         cursor.execute(
             """
-            INSERT INTO deliverability_suppression
-                (workspace_id, address_key, scope, reason, detail)
-            SELECT %s, key, %s, reason, detail
+            INSERT INTO deliverability_suppression AS s
+                (workspace_id, address_key, scope, reason, detail, until)
+            SELECT %s, key, %s, reason, detail, %s
             FROM unnest(%s::text[], %s::text[], %s::text[]) AS r(key, reason, detail)
-            ON CONFLICT (workspace_id, address_key, scope) DO NOTHING
+            ON CONFLICT (workspace_id, address_key, scope) DO UPDATE
+                SET reason = excluded.reason, detail = excluded.detail, until = excluded.until
+                WHERE s.until < coalesce(excluded.until, 'infinity')
             """,
             [
                 workspace_id,
-                EVERYTHING,
-                [key for key, _, _ in rows],
-                [reason for _, reason, _ in rows],
-                [detail[:1000] for _, _, detail in rows],
+                scope,
+                until,
+                keys,
+                [by_key[key][0] for key in keys],
+                [by_key[key][1][:1000] for key in keys],
             ],
         )
+        return int(cursor.rowcount)
 
 
 def suppressed_among(

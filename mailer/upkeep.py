@@ -16,6 +16,8 @@ from mailer import account, conf, outbox, partitions
 from mailer.models import Batch, Mailing
 
 LAY_LIMIT = 20_000
+#: A request that came before midnight may be committed after it.
+AFTER_MIDNIGHT = timedelta(hours=1)
 
 
 def lay_due(*, now: datetime) -> int:
@@ -95,12 +97,12 @@ def sweep_cancelled() -> int:
 def finish_mailings(*, now: datetime) -> list[int]:
     """Mark mailings in which nothing waits and nothing is in doubt. Returns their ids.
 
-    A standing (transactional) mailing ends with its day. The account is recounted first: a
+    A standing (transactional) mailing ends a while after its day. The account is recounted first: a
     mailing whose account does not add up is not finished, and says so.
     """
     candidates = dict(
         Mailing.objects.filter(state="running")
-        .exclude(kind="transactional", day=now.date())
+        .exclude(kind="transactional", day__gte=(now - AFTER_MIDNIGHT).date())
         .values_list("id", "day")
     )
     finished = []
