@@ -77,7 +77,8 @@ def routes_for(domains: Iterable[str], *, now: datetime) -> dict[str, Route]:
         return known
     current = runtime.current()
     found = current.run(_resolve_all(current.mx, missing))
-    fresh = [_route(domain, found[domain], known.get(domain), now) for domain in missing]
+    # In one order for all workers, which would else wait for each other's rows.
+    fresh = [_route(domain, found[domain], known.get(domain), now) for domain in sorted(missing)]
     Route.objects.bulk_create(
         fresh,
         update_conflicts=True,

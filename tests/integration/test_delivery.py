@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -27,6 +27,7 @@ from mailer.journal import JournalFull
 from mailer.models import Attempt, Batch, Message
 from mailer.transport.memory import HANGS_UP, IS_SILENT, ServerScript, Treatment
 from mailer.transport.mx_memory import Name
+from sandbox.testing import Sandbox, started
 from tests.integration.world import (
     GMAIL,
     SHOP,
@@ -729,3 +730,84 @@ def test_a_direct_source_that_was_a_relay_once_sends_directly(world: World) -> N
 
     assert world.states(mailing) == {"delivered": 2}
     assert len(world.servers[GMAIL].inbox) == 2
+
+
+# -- the real transport, real DNS and real servers
+
+
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    with started(tmp_path_factory.mktemp("sandbox"), "--greylist-seconds", "0.2") as running:
+        yield running
+
+
+@pytest.fixture
+def real(world: World, sandbox: Sandbox, policy: Any) -> World:
+    """The world with the sandbox's DNS and servers, over sockets."""
+    policy.POSTROAD_SANDBOX = True
+    policy.POSTROAD_TLS_VERIFY_RELAYS = False  # its certificate is its own
+    policy.POSTROAD_DNS = sandbox.description["dns"]
+    world.forget()
+    runtime.shut_down()
+    sandbox.clear()
+    world.start_runtime = runtime.current  # type: ignore[method-assign]
+    return world
+
+
+def test_faults_of_real_servers_become_the_outcomes_they_are(real: World, sandbox: Sandbox) -> None:
+    expected = {
+        "unknown@gmail.com": "bounced",
+        "full@outlook.com": "bounced",
+        "tempfail-1@hotmail.com": "waiting",
+        "421@aol.com": "waiting",
+        "lost-reply@gmail.com": "in_doubt",
+        "disconnect-in-data@shop.example": "in_doubt",
+        "reject-data@gmail.com": "bounced",
+        "a@nullmx.example": "bounced",
+        "a@unreachable.example": "waiting",
+        "a@servfail.example": "waiting",
+        "ann@gmail.com": "delivered",
+        "bob@icloud.com": "delivered",
+        "cle@shop.example": "delivered",
+    }
+    mailing = real.mailing_to(list(expected))
+
+    real.work()
+
+    found = dict(Message.objects.values_list("address", "state"))
+    assert found == expected
+    suppressed = set(Suppression.objects.values_list("address_key", flat=True))
+    assert "unknown@gmail.com" in suppressed
+    assert suppressed <= {"unknown@gmail.com", "full@outlook.com"}
+    counts = sandbox.counts(mailing=mailing.pk)
+    assert counts["received"] == 4  # those delivered, and the one whose reply was lost
+    assert counts["duplicates"] == 0
+
+
+def test_a_retry_over_real_servers_delivers_once(real: World, sandbox: Sandbox) -> None:
+    mailing = real.mailing_to(["tempfail-1@yahoo.com", "greylist@gmail.com", *people(50)])
+    real.work()
+    assert real.states(mailing) == {"delivered": 50, "waiting": 2}
+
+    def has_passed() -> bool:
+        real.make_due()
+        upkeep.lay_due(now=now())
+        real.work()
+        return real.states(mailing) == {"delivered": 52}
+
+    eventually(has_passed)
+
+    counts = sandbox.counts(mailing=mailing.pk)
+    assert (counts["received"], counts["duplicates"]) == (52, 0)
+    assert upkeep.finish_mailings(now=now()) == [mailing.pk]
+
+
+def test_a_relay_takes_mail_over_real_sockets(real: World, sandbox: Sandbox) -> None:
+    address, port = sandbox.smtp("catchall")
+    relayed(real, relay_host=address, relay_port=port)
+    mailing = real.mailing_to(people(5))
+
+    real.work()
+
+    assert real.states(mailing) == {"delivered": 5}
+    assert sandbox.counts(mailing=mailing.pk)["by_provider"] == {"catchall": 5}
