@@ -53,8 +53,7 @@ class Stage:
         """End processes as the kernel does when it has no memory left: all at once, no farewell."""
         for name in names:
             self.children[name].signal(signal.SIGKILL)
-        for name in names:
-            await_true(lambda name=name: not self.is_running(name), 10)
+        await_true(lambda: not any(self.is_running(name) for name in names), 10)
 
     def freeze(self, *names: str) -> None:
         for name in names:
