@@ -77,6 +77,8 @@ app.conf.update(
     enable_utc=True,
     beat_scheduler="django_celery_beat.schedulers:DatabaseScheduler",
     beat_max_loop_interval=5,
+    # When an entry last ran is what tells that beat is alive: written down soon, not every 3 min.
+    beat_sync_every=5,
 )
 app.autodiscover_tasks()
 

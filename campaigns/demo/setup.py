@@ -33,8 +33,8 @@ _SOURCES = (
 _RETRY = {
     "kind": "exponential",
     "first_delay_seconds": 3,
-    "growth_ratio": 2,
-    "max_delay_seconds": 60,
+    "growth_ratio": 1.2,
+    "max_delay_seconds": 8,
     "max_age_seconds": 600,
 }
 
