@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 from dataclasses import dataclass
 from datetime import timedelta
@@ -63,4 +62,4 @@ def place() -> Place:
 def token_keys() -> list[bytes]:
     """Keys of links in mails: the first signs, all of them are accepted."""
     secrets = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
-    return [hmac.digest(s.encode(), b"postroad tokens", hashlib.sha256) for s in secrets]
+    return [hmac.digest(s.encode(), b"postroad tokens", "sha256") for s in secrets]

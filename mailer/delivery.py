@@ -29,10 +29,11 @@ from deliverability.models import SourceKind
 from mailer import conf, outcomes, rendering, routing, runtime, taking
 from mailer.core.envelope import Envelope
 from mailer.core.lifecycle import MessageEvent
+from mailer.core.priority import Priority
 from mailer.feed import Feed
 from mailer.models import Route, RouteState
 from mailer.outcomes import ClaimLost, Rest, Seen
-from mailer.slots import Slots
+from mailer.slots import Slots, warm_seconds
 from mailer.sources import destinations
 from mailer.taking import Parcel
 from mailer.transport.door import Destination
@@ -68,7 +69,10 @@ def slots() -> Slots:
 
 
 def deliver(batch_id: int) -> bool:
-    """Deliver one batch. False when it is not ours to deliver: taken, done, paused, not due."""
+    """Deliver one batch; say whether dispatch should look for work now.
+
+    False too when it is not ours to deliver: taken, done, paused, not due.
+    """
     current = runtime.current()
     if current.is_stopping.is_set() or not taking.begin(batch_id, current):
         return False
@@ -80,8 +84,8 @@ def deliver(batch_id: int) -> bool:
         raise
     try:
         if parcel is not None:
-            _Delivery(current, parcel).run()
-        return parcel is not None
+            return _Delivery(current, parcel).run()
+        return False
     finally:
         taking.end(batch_id)
 
@@ -94,7 +98,12 @@ class _Delivery:
         self.feeds: list[Feed] = []
         self.waits_for, self.due_at = "", _now()
 
-    def run(self) -> None:
+    def run(self) -> bool:
+        """Send and record; say whether there is anything for dispatch to do.
+
+        A finished bulk batch makes room for another one. Urgent ones are never held back for
+        room, so only what was not sent needs to be looked at again.
+        """
         try:
             self.runtime.journal.took(self.parcel.claim.batch_id)
             self._send()
@@ -103,6 +112,7 @@ class _Delivery:
             logger.exception("mailer.batch.failed batch=%s", self.parcel.claim.batch_id)
             self.put_off(f"a fault: {error!r}", FAULT_WAIT)
         self._record()
+        return self.parcel.priority != Priority.URGENT or bool(self.waits_for)
 
     def put_off(self, why: str, wait: timedelta) -> None:
         """Say why, and for how long, what was not sent goes back."""
@@ -184,6 +194,7 @@ class _Delivery:
             {row.recipient_domain for row, _ in envelopes},
             routes,
             connections=connections,
+            warm_seconds=warm_seconds(self.parcel.priority),
         )
         groups: dict[Destination, deque[Envelope]] = {}
         for row, envelope in envelopes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -97,7 +96,7 @@ def unsubscribe_url(frame: Frame, message_id: int, recipient_id: int | None) -> 
 def rfc_message_id(frame: Frame, message_id: int, return_path: str) -> str:
     """The same for every attempt, so that a receiver that got two copies can tell."""
     name = f"{frame.mailing_day:%Y%m%d}.{frame.mailing_id}.{message_id}"
-    mark = hmac.digest(conf.token_keys()[0], name.encode(), hashlib.sha256)[:6].hex()
+    mark = hmac.digest(conf.token_keys()[0], name.encode(), "sha256")[:6].hex()
     return f"<{name}.{mark}@{return_path.rpartition('@')[2]}>"
 
 

@@ -11,11 +11,19 @@ import time
 from dataclasses import dataclass
 
 from deliverability import gate
+from mailer.core.priority import Priority
 from mailer.runtime import Runtime
 
-#: How long a connection is kept warm without work, and a slot for it a little longer.
-IDLE_SECONDS = 5.0
-_RELEASE_AFTER_SECONDS = IDLE_SECONDS + 5.0
+#: How long a connection is kept warm without work, and a slot for it a little longer. Bulk gives
+#: its slots back soon, for other workers; an urgent message should find the door open. Servers
+#: wait longer for the next command: five minutes, says RFC 5321 section 4.5.3.2.7.
+_BULK_WARM_SECONDS, _URGENT_WARM_SECONDS = 5.0, 30.0
+_RELEASE_AFTER_SECONDS = 5.0
+
+
+def warm_seconds(priority: int) -> float:
+    """How long a connection of this priority is kept without work."""
+    return _URGENT_WARM_SECONDS if priority == Priority.URGENT else _BULK_WARM_SECONDS
 
 
 @dataclass(slots=True)
@@ -23,6 +31,7 @@ class _Use:
     granted: int = 0
     batches: int = 0
     idle_since: float = 0.0
+    warm_seconds: float = 0.0
 
 
 class Slots:
@@ -46,6 +55,7 @@ class Slots:
                 use.granted = gate.take_slots(
                     path, self._runtime.journal_id, needed, priority=priority
                 )
+            use.warm_seconds = max(use.warm_seconds, warm_seconds(priority))
             if use.granted:
                 use.batches += 1
             return use.granted
@@ -64,7 +74,8 @@ class Slots:
             cold = [
                 path
                 for path, use in self._uses.items()
-                if use.batches == 0 and time.monotonic() - use.idle_since > _RELEASE_AFTER_SECONDS
+                if use.batches == 0
+                and time.monotonic() - use.idle_since > use.warm_seconds + _RELEASE_AFTER_SECONDS
             ]
             for path in cold:
                 gate.release_slots(path, self._runtime.journal_id)

@@ -12,7 +12,6 @@ from deliverability.sealing import SealBroken, unseal
 from mailer import conf, routing
 from mailer.models import Route
 from mailer.runtime import Runtime
-from mailer.slots import IDLE_SECONDS
 from mailer.transport.door import Destination, Host, Limits
 from mailer.transport.mx import DnsUnavailable, MxLookup
 
@@ -27,21 +26,27 @@ def destinations(
     routes: Mapping[str, Route],
     *,
     connections: int,
+    warm_seconds: float,
 ) -> dict[str, Destination | Reply]:
     """Where each domain's mail goes from this source, or what stands in the way, as a reply.
 
     Domains with the same hosts get equal destinations, which share connections: at most
-    `connections` of this process.
+    `connections` of this process, each kept `warm_seconds` without work.
     """
     domains = list(domains)
+    limits = Limits(
+        connections=connections,
+        messages_per_connection=source.messages_per_connection,
+        idle_seconds=warm_seconds,
+    )
     if source.kind == SourceKind.RELAY:
-        relay = current.run(_relay(current.mx, source, provider, connections))
+        relay = current.run(_relay(current.mx, source, provider, limits))
         return dict.fromkeys(domains, relay)
-    return current.run(_direct(current.mx, source, provider, domains, routes, connections))
+    return current.run(_direct(current.mx, source, provider, domains, routes, limits))
 
 
 async def _relay(
-    mx: MxLookup, source: Source, provider: str, connections: int
+    mx: MxLookup, source: Source, provider: str, limits: Limits
 ) -> Destination | Reply:
     try:
         addresses = await _addresses(mx, source.relay_host)
@@ -56,7 +61,7 @@ async def _relay(
         provider,
         f"relay:{source.pk}",
         hosts,
-        connections,
+        limits,
         verifies=conf.place().verifies_relays,
         username=source.relay_username or None,
         password=password or None,
@@ -82,7 +87,7 @@ async def _direct(
     provider: str,
     domains: list[str],
     routes: Mapping[str, Route],
-    connections: int,
+    limits: Limits,
 ) -> dict[str, Destination | Reply]:
     """One look-up for each set of mail hosts, however many domains share it."""
     by_hosts: dict[str, list[str]] = {}
@@ -94,7 +99,7 @@ async def _direct(
         async with gate:
             try:
                 hosts = await routing.hosts_of(mx, route)
-                return _destination(source, provider, key, hosts, connections)
+                return _destination(source, provider, key, hosts, limits)
             except DnsUnavailable as error:
                 return Reply(0, "", str(error), Phase.ROUTE)
 
@@ -111,7 +116,7 @@ def _destination(
     provider: str,
     key: str,
     hosts: tuple[Host, ...],
-    connections: int,
+    limits: Limits,
     *,
     verifies: bool = False,
     username: str | None = None,
@@ -128,9 +133,5 @@ def _destination(
         username=username,
         password=password,
         is_loopback_only=conf.place().is_sandbox,
-        limits=Limits(
-            connections=connections,
-            messages_per_connection=source.messages_per_connection,
-            idle_seconds=IDLE_SECONDS,
-        ),
+        limits=limits,
     )
