@@ -11,13 +11,13 @@ import random
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from django.db import connection, transaction
 
 from deliverability import ledger
-from deliverability.core.outcome import OutcomeKind, Phase, Reply, Verdict
+from deliverability.core.outcome import Action, OutcomeKind, Phase, Reply, Verdict
 from deliverability.rules import classify
 from mailer import account
 from mailer.core.journal import SettledRecord
@@ -120,9 +120,14 @@ def verdict_of(seen: Seen, provider: str) -> Verdict:
     if seen.kind is OutcomeKind.BROKEN:
         return NOT_RENDERED
     verdict = classify(seen.reply, provider)
-    if seen.kind is OutcomeKind.UNREACHED and verdict.kind is not OutcomeKind.THROTTLED:
-        return Verdict(
-            OutcomeKind.UNREACHED, verdict.reason, verdict.scope, verdict.action, verdict.rule
+    if seen.kind is OutcomeKind.UNREACHED:
+        # Whoever was not asked about a recipient has said nothing about one.
+        is_about_us = verdict.action is not Action.SUPPRESS
+        is_throttled = verdict.kind is OutcomeKind.THROTTLED
+        return replace(
+            verdict,
+            kind=OutcomeKind.THROTTLED if is_throttled else OutcomeKind.UNREACHED,
+            action=verdict.action if is_about_us else Action.NONE,
         )
     return verdict
 
