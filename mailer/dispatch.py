@@ -13,7 +13,7 @@ leaves, since the waiting one will see its rows.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,7 +25,6 @@ from deliverability.core.selection import Candidate, choose
 from deliverability.models import Source
 from mailer import conf
 from mailer.core.priority import Priority, pick, queue_for
-from mailer.models import Batch, Mailing
 
 _RUNNING, _WAITING = "postroad:dispatch:running", "postroad:dispatch:waiting"
 
@@ -62,18 +61,6 @@ class _Waiting:
     lane: Lane
 
 
-def lay(mailing: Mailing, provider: str, ids: Sequence[int]) -> int:
-    """Lay messages of a mailing into one batch."""
-    return Batch.objects.create(
-        mailing_day=mailing.day,
-        mailing_id=mailing.pk,
-        pool_id=mailing.pool_id,
-        provider=provider,
-        priority=mailing.priority,
-        ids=list(ids),
-    ).pk
-
-
 def dispatch(*, now: datetime, turn: int = 0) -> list[Publication]:
     """Choose what goes to the workers next. Returns what to publish once this has committed."""
     with _single_flight() as is_mine:
@@ -95,18 +82,19 @@ def assign(batch_ids: Iterable[int], *, now: datetime) -> list[Publication]:
 
     What finds no room stays for the next dispatch.
     """
-    rows = Batch.objects.filter(
-        pk__in=list(batch_ids), state="untaken", published_at__isnull=True
-    ).values_list("id", "ids", "mailing_id", "pool_id", "provider", "priority")
-    workspaces = dict(
-        Mailing.objects.filter(pk__in={row[2] for row in rows}).values_list("id", "workspace_id")
-    )
-    held = gate.held(workspaces.values())
-    waiting = [
-        _Waiting(row[0], len(row[1]), Lane(*row[2:], workspaces[row[2]]))
-        for row in rows
-        if workspaces[row[2]] not in held
-    ]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT b.id, cardinality(b.ids), b.mailing_id, b.pool_id, b.provider, b.priority,
+                   m.workspace_id
+            FROM mailer_batch b JOIN mailer_mailing m ON m.id = b.mailing_id
+            WHERE b.id = ANY(%s) AND b.state = 'untaken' AND b.published_at IS NULL
+            """,
+            [list(batch_ids)],
+        )
+        waiting = [_Waiting(row[0], row[1], Lane(*row[2:])) for row in cursor.fetchall()]
+    held = gate.held({batch.lane.workspace_id for batch in waiting})
+    waiting = [batch for batch in waiting if batch.lane.workspace_id not in held]
     return _assign_all(waiting, now)
 
 
