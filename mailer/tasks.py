@@ -42,7 +42,7 @@ def submit(request: outbox.Request) -> outbox.Accepted:
     return accepted
 
 
-@shared_task(name="mailer.deliver_batch", send_events=False)
+@shared_task(name="mailer.deliver_batch")
 def deliver_batch(*, batch_id: int, **_: object) -> None:
     """Deliver one batch. Safe to run twice: only the first run takes the batch."""
     if delivery.deliver(batch_id):
