@@ -26,9 +26,7 @@ def links(_request: HttpRequest) -> dict[str, str]:
 
 
 def environment(_request: HttpRequest) -> list[str] | None:
-    return (
-        ["Sandbox: no mail leaves this machine", "warning"] if settings.POSTROAD_SANDBOX else None
-    )
+    return ["Sandbox", "warning"] if settings.POSTROAD_SANDBOX else None
 
 
 def navigation(request: HttpRequest) -> list[dict[str, Any]]:

@@ -32,6 +32,10 @@ CHIPS = {"subscribed": "success", "unconfirmed": "warning", "unsubscribed": "dan
 
 
 class RecipientForm(SameWorkspaceForm):
+    class Meta:
+        labels = {"attributes": "Merge fields"}
+        help_texts = {"address": "", "attributes": 'As JSON, such as {"first_name": "Ada"}.'}
+
     def clean_address(self) -> str:
         try:
             self.parsed = parse_address(self.cleaned_data["address"])

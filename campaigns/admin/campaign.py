@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from django import forms
@@ -98,6 +99,11 @@ _SUBJECT = models.functions.Coalesce(
 )
 
 
+def _day(at: datetime) -> str:
+    """The year is said only where it is not this one."""
+    return f"{at.day} {at:%b}" if at.year == timezone.now().year else f"{at.day} {at:%b %Y}"
+
+
 @admin.register(Campaign)
 class CampaignAdmin(ScopedAdmin):
     form = CampaignForm
@@ -186,8 +192,8 @@ class CampaignAdmin(ScopedAdmin):
     @display(description="launched")
     def when(self, obj: Campaign) -> str:
         if obj.launched_at:
-            return f"{obj.launched_at:%d %b %Y, %H:%M}"
-        return f"created {obj.created_at:%d %b %Y}"
+            return f"{_day(obj.launched_at)}, {obj.launched_at:%H:%M}"
+        return f"made {_day(obj.created_at)}"
 
     @action(description="Pause", permissions=["send"])
     def pause_selected(self, request: HttpRequest, queryset: models.QuerySet[Campaign]) -> None:

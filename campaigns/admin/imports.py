@@ -29,6 +29,9 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 class UploadForm(SameWorkspaceForm):
+    class Meta:
+        labels = {"mode": "Fields of people who are there already", "list": "Add to the list"}
+
     file = forms.FileField(
         label="File",
         widget=UnfoldAdminFileFieldWidget(),
@@ -86,17 +89,10 @@ class ImportAdmin(ScopedAdmin):
     empty_text = "Upload a CSV file: people are added to a list, and those who left it stay away."
     fields = (
         "list",
-        "file_name",
         "mode",
-        "rows",
-        "created",
-        "updated",
         "unchanged",
         "duplicates",
-        "rejected",
         "not_resubscribed",
-        "notes",
-        "error",
         "started_by",
         "started_at",
         "finished_at",

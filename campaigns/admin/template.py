@@ -19,7 +19,15 @@ from deliverability.models import Role
 from mailer.core import content
 
 _PARTS = ("subject", "html", "text")
-_CODE = {"class": "pr-code", "spellcheck": "false", "wrap": "off"}
+_CODE = {"spellcheck": "false"}
+
+
+class CodeWidget(UnfoldAdminTextareaWidget):
+    """The theme's text area, in a type for code."""
+
+    def __init__(self, attrs: dict[str, Any]) -> None:
+        super().__init__(attrs)
+        self.attrs["class"] = f"{self.attrs['class']} pr-code"
 
 
 class TemplateForm(SameWorkspaceForm):
@@ -32,14 +40,14 @@ class TemplateForm(SameWorkspaceForm):
         label="HTML",
         required=False,
         strip=False,
-        widget=UnfoldAdminTextareaWidget(attrs={**_CODE, "rows": 22}),
+        widget=CodeWidget(attrs={**_CODE, "rows": 22}),
         help_text="End it with a link to {{ unsubscribe_url }}.",
     )
     text = forms.CharField(
         label="Plain text",
         required=False,
         strip=False,
-        widget=UnfoldAdminTextareaWidget(attrs={**_CODE, "rows": 8}),
+        widget=CodeWidget(attrs={**_CODE, "rows": 8}),
         help_text="Empty: made from the HTML.",
     )
 

@@ -34,7 +34,7 @@ class WorkspaceAdmin(ScopedAdmin):
     )
 
     def workspace_id_of(self, obj: Any) -> int | None:
-        return obj.pk  # type: ignore[no-any-return]
+        return obj.pk
 
     def get_inlines(self, request: HttpRequest, obj: Any) -> list[Any]:
         return [MembershipInline] if request.user.is_superuser else []

@@ -76,16 +76,25 @@ class PoolAdmin(ScopedAdmin):
 
     @display(description="sources")
     def sources_count(self, obj: Any) -> int:
-        return obj.n_sources  # type: ignore[no-any-return]
+        return obj.n_sources
 
     @display(description="in quarantine")
     def quarantined_count(self, obj: Any) -> int:
-        return obj.n_quarantined  # type: ignore[no-any-return]
+        return obj.n_quarantined
 
 
 class SourceForm(SameWorkspaceForm):
+    class Meta:
+        labels = {
+            "helo_name": "EHLO name",
+            "host": "Machine",
+            "tls": "TLS",
+            "max_connections": "Connections at most",
+            "per_hour": "Messages per hour",
+        }
+
     relay_password = forms.CharField(
-        label="Relay password",
+        label="New relay password",
         required=False,
         strip=False,
         widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}),

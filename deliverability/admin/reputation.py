@@ -71,7 +71,7 @@ class TallyAdmin(LargeTable, ReadOnlyAdmin):
         return rows.filter(workspace_id__in=workspace_ids(request, role))
 
     def workspace_id_of(self, obj: Any) -> int | None:
-        return obj.workspace_id  # type: ignore[no-any-return]
+        return obj.workspace_id
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
         name = Source.objects.filter(pk=models.OuterRef("source_id")).values("name")[:1]

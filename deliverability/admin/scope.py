@@ -71,9 +71,8 @@ class _ScopedFields:
         self, db_field: Any, request: HttpRequest, **kwargs: Any
     ) -> forms.ModelMultipleChoiceField | None:
         kwargs.setdefault("queryset", self._choices(db_field, request))
-        return super().formfield_for_manytomany(  # type: ignore[misc,no-any-return]
-            db_field, request, **kwargs
-        )
+        field = super().formfield_for_manytomany(db_field, request, **kwargs)  # type: ignore[misc]
+        return field
 
     def _choices(self, db_field: Any, request: HttpRequest) -> models.QuerySet[Any]:
         related = db_field.related_model

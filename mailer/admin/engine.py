@@ -138,11 +138,11 @@ class MailingAdmin(LargeTable, ReadOnlyAdmin):
 
     @display(description="messages")
     def audience(self, obj: Any) -> int:
-        return obj.account.audience  # type: ignore[no-any-return]
+        return obj.account.audience
 
     @display(description="waiting")
     def waiting(self, obj: Any) -> int:
-        return obj.account.states["waiting"]  # type: ignore[no-any-return]
+        return obj.account.states["waiting"]
 
 
 class BatchStateFilter(admin.SimpleListFilter):
@@ -189,7 +189,7 @@ class BatchAdmin(OfMailing, LargeTable, ReadOnlyAdmin):
 
     @display(description="messages")
     def size(self, obj: Any) -> int:
-        return obj.n_messages  # type: ignore[no-any-return]
+        return obj.n_messages
 
     @display(description="waits for")
     def why(self, obj: Batch) -> str:

@@ -17,7 +17,7 @@ from deliverability.admin.large import LargeTable
 from deliverability.admin.scope import ReadOnlyAdmin
 from mailer.admin.engine import AskFirstChangeList, MailingFilter, OfMailing, visible_mailings
 from mailer.core.lifecycle import MessageState
-from mailer.models import MailingKind, Message
+from mailer.models import Mailing, MailingKind, Message
 from mailer.trace import trace
 
 CHIPS = {
@@ -31,6 +31,7 @@ CHIPS = {
     "dead": "danger",
 }
 _SINGLE_MAIL_DAYS = 3
+_DAYS_AT_MOST = 1_000
 
 
 class MessageStateFilter(admin.SimpleListFilter):
@@ -48,7 +49,7 @@ class MessageStateFilter(admin.SimpleListFilter):
 
 @admin.register(Message)
 class MessageAdmin(OfMailing, LargeTable, ReadOnlyAdmin):
-    list_display = ("address", "state_chip", "reason", "attempts", "settled_at", "due_at", "id")
+    list_display = ("address", "state_chip", "why", "attempts", "settled_at", "due_at", "id")
     list_filter = (MailingFilter, MessageStateFilter)
     search_fields = ("id",)
     search_help_text = "A message's number, or a whole address"
@@ -67,6 +68,10 @@ class MessageAdmin(OfMailing, LargeTable, ReadOnlyAdmin):
     @display(description="state", label=CHIPS)
     def state_chip(self, obj: Message) -> str:
         return obj.state
+
+    @display(description="reason")
+    def why(self, obj: Message) -> str:
+        return obj.reason.replace("_", " ")
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: Any = None) -> Any:
         if not object_id.isdecimal() or int(object_id) >= 2**63:
@@ -97,8 +102,9 @@ class MessageAdmin(OfMailing, LargeTable, ReadOnlyAdmin):
 
     @staticmethod
     def _by_ids(rows: models.QuerySet[Any], ids: Sequence[int]) -> models.QuerySet[Any]:
-        """By number in every day's partition, each by its own key."""
-        return rows.filter(pk__in=list(ids))
+        """By number; with the days there are, since the key of every partition begins with one."""
+        days = Mailing.objects.order_by("-day").values_list("day", flat=True).distinct()
+        return rows.filter(mailing_day__in=list(days[:_DAYS_AT_MOST]), pk__in=list(ids))
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None

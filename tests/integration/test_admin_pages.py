@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import connection
+from django.db.models.expressions import RawSQL
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from campaigns import conf, imports
+from campaigns.admin.audience import RecipientAdmin
 from campaigns.models import Import, Recipient, Subscription
 from deliverability.models import Hold, Role, Source, Suppression
 from deliverability.sealing import unseal
@@ -337,6 +340,19 @@ def test_large_tables_are_never_counted(name: str, ours: world.Tenant, root: Cli
         assert all(" LIMIT " in sql for sql in read)
 
 
+def test_a_question_that_reads_too_much_is_given_up_and_said_so(
+    ours: world.Tenant, root: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endless = RawSQL("(SELECT 1 FROM pg_sleep(20))", [])
+    monkeypatch.setattr("deliverability.admin.large.TIMEOUT_MS", 50)
+    monkeypatch.setattr(RecipientAdmin, "ordering", (endless,))
+
+    page = root.get(reverse("admin:campaigns_recipient_changelist"))
+
+    assert "That would take too long" in page.content.decode()
+    assert Recipient.objects.count() == 1  # the connection is in order, without the limit
+
+
 def test_messages_are_found_by_address_and_by_number(ours: world.Tenant, operator: Client) -> None:
     page = reverse("admin:mailer_message_changelist")
 
@@ -366,6 +382,7 @@ def test_the_search_uses_the_messages_keys(ours: world.Tenant, operator: Client)
                 cursor.execute("EXPLAIN " + sql)
                 plan = "\n".join(row[0] for row in cursor.fetchall())
             assert "Seq Scan on mailer_message" not in plan, plan
+            assert re.search(r"Index Cond: .*mailing_day", plan), plan
 
 
 def test_a_messages_page_tells_its_whole_life(ours: world.Tenant, operator: Client) -> None:
