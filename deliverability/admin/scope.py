@@ -71,8 +71,7 @@ class _ScopedFields:
         self, db_field: Any, request: HttpRequest, **kwargs: Any
     ) -> forms.ModelMultipleChoiceField | None:
         kwargs.setdefault("queryset", self._choices(db_field, request))
-        field = super().formfield_for_manytomany(db_field, request, **kwargs)  # type: ignore[misc]
-        return field
+        return super().formfield_for_manytomany(db_field, request, **kwargs)  # type: ignore[misc]
 
     def _choices(self, db_field: Any, request: HttpRequest) -> models.QuerySet[Any]:
         related = db_field.related_model
