@@ -7,6 +7,7 @@ Waiting is a `due_at` column: no task is ever published with a countdown or an e
 
 from __future__ import annotations
 
+import atexit
 import os
 from typing import Any
 
@@ -17,8 +18,8 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 from celery import Celery
 from celery.signals import (
     celeryd_after_setup,
+    worker_init,
     worker_ready,
-    worker_shutdown,
     worker_shutting_down,
 )
 from django.conf import settings
@@ -67,7 +68,9 @@ app.conf.update(
     worker_prefetch_multiplier=1,
     # On Redis an ack survives a reconnect; cancelling would leave tasks unacked for long.
     worker_cancel_long_running_tasks_on_connection_loss=False,
-    worker_soft_shutdown_timeout=20,
+    # Celery sleeps so long whatever happens. A batch gives back what is not on the wire within a
+    # second; replies that are due then are awaited at the process's exit, see _end_runtime.
+    worker_soft_shutdown_timeout=3,
     # There is no eta that an idle worker would have to keep: it may go at once.
     worker_enable_soft_shutdown_on_idle=False,
     worker_send_task_events=True,
@@ -115,8 +118,10 @@ def _stop_feeding(**_: object) -> None:
     runtime.stop_feeding()
 
 
-@worker_shutdown.connect
+@worker_init.connect
 def _end_runtime(**_: object) -> None:
+    """After the last task's thread has ended. Celery sends no worker_shutdown when the shutdown
+    is a soft or cold one."""
     from mailer import runtime
 
-    runtime.shut_down()
+    atexit.register(runtime.shut_down)

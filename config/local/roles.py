@@ -15,7 +15,7 @@ MAX_DELIVERY_PROCESSES = 4  #: by default; more cores want a decision, not a gue
 BULK_NICE = 5  #: urgent mail and the web overtake bulk on a busy machine
 
 #: A worker whose batches are in flight finishes or gives them back within
-#: `worker_soft_shutdown_timeout` (20 s); the rest is for its exit.
+#: a second, Celery waits 3 s, and then replies that are due are awaited for up to 15 s.
 WORKER_GRACE_SECONDS = 30.0
 
 

@@ -17,10 +17,14 @@ MOMENTS = {
     "taken": ("mailer.journal", "Journal.took", False),
     "noted": ("mailer.journal", "Journal.took", True),
     "intended": ("mailer.journal", "Journal.intend", True),
-    "answered": ("mailer.journal", "Journal.settle", False),
+    "accepted": ("mailer.journal", "Journal.settle", False),
     "settled": ("mailer.outcomes", "record", False),
     "recorded": ("mailer.journal", "Journal.recorded", False),
 }
+
+
+def _is_the_moment(moment: str, arguments: tuple[Any, ...]) -> bool:
+    return moment != "accepted" or arguments[-1].code == 250
 
 
 def doom(moment: str) -> None:
@@ -30,12 +34,14 @@ def doom(moment: str) -> None:
     *parents, name = path.split(".")
     for parent in parents:
         owner = getattr(owner, parent)
-    setattr(owner, name, _dying(getattr(owner, name), is_done))
+    setattr(owner, name, _dying(getattr(owner, name), is_done, moment))
 
 
-def _dying(real: Callable[..., Any], is_done: bool) -> Callable[..., Any]:
+def _dying(real: Callable[..., Any], is_done: bool, moment: str) -> Callable[..., Any]:
     @functools.wraps(real)
-    def die(*arguments: Any, **options: Any) -> None:
+    def die(*arguments: Any, **options: Any) -> Any:
+        if not _is_the_moment(moment, arguments):
+            return real(*arguments, **options)
         if is_done:
             real(*arguments, **options)
         os.kill(os.getpid(), signal.SIGKILL)

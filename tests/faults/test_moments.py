@@ -38,6 +38,6 @@ def test_at_whatever_step_a_worker_dies_nothing_is_lost_or_sent_twice(world: Wor
         for address, state in world.ask("states", mailing_id=one.mailing).items()
         if state == "in_doubt"
     }
-    assert doubted & set(world.arrived(one)), "the one that was answered"
+    assert doubted & set(world.arrived(one)), "the one that was accepted"
     assert doubted - set(world.arrived(one)), "the one that was only intended"
     assert states["delivered"] + states["bounced"] + states["in_doubt"] == 500
