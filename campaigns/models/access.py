@@ -17,6 +17,7 @@ class AuditEntry(models.Model):
     detail = models.JSONField(default=dict)
 
     class Meta:
+        verbose_name_plural = "audit entries"
         ordering = ["-id"]
 
     def __str__(self) -> str:

@@ -43,6 +43,7 @@ class Batch(models.Model):
     created_at = models.DateTimeField(db_default=Now())
 
     class Meta:
+        verbose_name_plural = "batches"
         indexes = [
             models.Index(
                 fields=["pool_id", "provider", "priority", "mailing_id", "id"],
