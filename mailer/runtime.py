@@ -168,14 +168,14 @@ def stop_feeding() -> None:
 
 
 def every(seconds: float, step: Callable[[], object], *, name: str) -> threading.Thread:
-    """Run `step` again and again in a thread of its own until the process ends.
+    """Run `step` now, and again and again, in a thread of its own until the process ends.
 
     A step that fails is logged and tried again: it must be safe to repeat.
     """
     pause = threading.Event()
 
     def loop() -> None:
-        while not pause.wait(seconds):
+        while True:
             try:
                 step()
             except Exception:
@@ -183,6 +183,7 @@ def every(seconds: float, step: Callable[[], object], *, name: str) -> threading
             finally:
                 # A connection that broke with the server would stay broken in this thread.
                 connections.close_all()
+            pause.wait(seconds)
 
     thread = threading.Thread(target=loop, name=name, daemon=True)
     thread.start()
