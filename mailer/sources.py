@@ -128,7 +128,7 @@ def _destination(
         hosts=hosts,
         helo_name=source.helo_name,
         source_address=source.source_address,
-        tls=source.tls,  # type: ignore[arg-type]  # a TlsMode, checked by the model
+        tls=source.tls,  # a TlsMode, checked by the model
         verify_certificate=verifies,
         username=username,
         password=password,

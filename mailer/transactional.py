@@ -99,7 +99,7 @@ def _known_request(request: Request, day: date) -> tuple[int, int] | None:
                 WHERE workspace_id = %s AND kind = %s AND day = ANY(%s)))
             LIMIT 1
             """,
-            [days, request.dedup_key, request.workspace_id, MailingKind.TRANSACTIONAL.value, days],
+            [days, request.dedup_key, request.workspace_id, str(MailingKind.TRANSACTIONAL), days],
         )
         return cursor.fetchone()
 
