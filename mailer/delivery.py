@@ -34,7 +34,7 @@ from mailer.feed import Feed
 from mailer.models import Route, RouteState
 from mailer.outcomes import ClaimLost, Rest, Seen
 from mailer.slots import Slots, warm_seconds
-from mailer.sources import destinations
+from mailer.sources import connection_path, destinations
 from mailer.taking import Parcel
 from mailer.transport.door import Destination
 
@@ -124,7 +124,8 @@ class _Delivery:
         if not envelopes:
             return
         wanted = self._connections(len(envelopes))
-        granted = slots().take(self.parcel.path, wanted, priority=self.parcel.priority)
+        path = connection_path(self.parcel.source, self.parcel.claim.provider)
+        granted = slots().take(path, wanted, priority=self.parcel.priority)
         if not granted:
             self.put_off("a free connection", NO_SLOT_WAIT)
             return
@@ -136,7 +137,7 @@ class _Delivery:
             self._converse(groups, wanted)
             self._when_quiet(lambda: self._give_back(admission))
         finally:
-            self._when_quiet(lambda: slots().give_back(self.parcel.path))
+            self._when_quiet(lambda: slots().give_back(path))
 
     def _give_back(self, admission: gate.Admission) -> None:
         """Return what led to no attempt; asked only when no more attempts can come."""

@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 from collections.abc import Iterable, Mapping
 
+from deliverability import gate
 from deliverability.core.outcome import Phase, Reply
 from deliverability.models import Source, SourceKind
 from deliverability.sealing import SealBroken, unseal
@@ -40,14 +41,17 @@ def destinations(
         idle_seconds=warm_seconds,
     )
     if source.kind == SourceKind.RELAY:
-        relay = current.run(_relay(current.mx, source, provider, limits))
+        relay = current.run(_relay(current.mx, source, limits))
         return dict.fromkeys(domains, relay)
     return current.run(_direct(current.mx, source, provider, domains, routes, limits))
 
 
-async def _relay(
-    mx: MxLookup, source: Source, provider: str, limits: Limits
-) -> Destination | Reply:
+def connection_path(source: Source, provider: str) -> gate.Path:
+    """Whose connections are counted together: a relay's are, whatever the recipients' provider."""
+    return gate.Path(source.pk, "relay" if source.kind == SourceKind.RELAY else provider)
+
+
+async def _relay(mx: MxLookup, source: Source, limits: Limits) -> Destination | Reply:
     try:
         addresses = await _addresses(mx, source.relay_host)
         password = unseal(source.relay_password_sealed)
@@ -58,7 +62,7 @@ async def _relay(
     hosts = tuple(Host(source.relay_host, address, source.relay_port) for address in addresses)
     return _destination(
         source,
-        provider,
+        "",
         f"relay:{source.pk}",
         hosts,
         limits,
@@ -124,7 +128,7 @@ def _destination(
 ) -> Destination:
     return Destination(
         key=f"{source.pk}:{key}",
-        path=f"{source.pk}:{provider}",
+        path=str(connection_path(source, provider)),
         hosts=hosts,
         helo_name=source.helo_name,
         source_address=source.source_address,
