@@ -24,6 +24,7 @@ from celery.signals import (
 )
 from django.conf import settings
 from kombu import Queue
+from kombu.transport import TRANSPORT_ALIASES
 
 DELIVERY_QUEUES = ("deliver.high", "deliver.normal", "deliver.low")
 QUEUES = ("deliver.urgent", *DELIVERY_QUEUES, "dispatch", "expand", "feedback", "upkeep")
@@ -31,6 +32,8 @@ QUEUES = ("deliver.urgent", *DELIVERY_QUEUES, "dispatch", "expand", "feedback", 
 # Longer than three times the longest task (a batch ends after five minutes at the latest,
 # see mailer/conf.py), or Redis would hand a running task to a second worker.
 VISIBILITY_TIMEOUT_SECONDS = settings.POSTROAD_VISIBILITY_SECONDS
+
+TRANSPORT_ALIASES.update(redis="config.broker:Transport", rediss="config.broker:Transport")
 
 app = Celery("postroad")
 app.conf.update(
