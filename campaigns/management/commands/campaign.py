@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
-from django.db import transaction
+from django.db import InterfaceError, OperationalError, connection, transaction
 from django.utils import timezone
 
 from campaigns import launch, preflight, progress, tasks
@@ -22,6 +22,7 @@ from deliverability.models import Pool, Workspace
 
 ACTOR = "manage.py campaign"
 _FOLLOW_EVERY_SECONDS = 1.0
+_DATABASE_PATIENCE_SECONDS = 120.0
 
 
 class Command(BaseCommand):
@@ -219,13 +220,24 @@ def _found(model: Any, name: str, **where: Any) -> Any:
 
 
 def _following(campaign_id: int) -> Any:
-    """The progress once a second, the last one when there is nothing to wait for any more."""
+    """The progress once a second, the last one when there is nothing to wait for any more.
+
+    A database that is away for a while is waited for, as the workers do.
+    """
     watch = progress.Watch()
+    answered = time.monotonic()
     while True:
-        seen = watch.look(Campaign.objects.get(pk=campaign_id), now=timezone.now())
-        yield seen
-        if seen.is_over:
-            return
+        try:
+            seen = watch.look(Campaign.objects.get(pk=campaign_id), now=timezone.now())
+        except (OperationalError, InterfaceError):
+            connection.close()
+            if time.monotonic() - answered > _DATABASE_PATIENCE_SECONDS:
+                raise
+        else:
+            answered = time.monotonic()
+            yield seen
+            if seen.is_over:
+                return
         time.sleep(_FOLLOW_EVERY_SECONDS)
 
 
