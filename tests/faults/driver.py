@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 #: Every kind of recipient that a campaign meets, in these shares of twenty.
@@ -188,16 +188,14 @@ def open_journals_of(pid: int) -> int:
     return WorkerJournal.objects.filter(pid=pid, ended_at__isnull=True).count()
 
 
-def due_today(mailing_id: int) -> int:
-    """Batches with a worker or due before tomorrow, and deferred messages."""
-    from django.db.models import Q
+def room(campaign_id: int) -> int:
+    """How many messages the campaign's source may send to Gmail now."""
+    from campaigns.models import Campaign
+    from deliverability import gate
 
-    from mailer.models import Batch, Message
-
-    tomorrow = datetime.combine(datetime.now(UTC) + timedelta(days=1), time.min, UTC)
-    open_ones = Batch.objects.filter(mailing_id=mailing_id).exclude(state="done")
-    now_due = open_ones.filter(Q(due_at__isnull=True) | Q(due_at__lt=tomorrow)).count()
-    return now_due + Message.objects.filter(mailing_id=mailing_id, due_at__lt=tomorrow).count()
+    source = Campaign.objects.get(pk=campaign_id).pool.sources.get()
+    path = gate.Path(source.pk, "gmail")
+    return gate.room([path], 1_000, now=datetime.now(UTC))[path].count
 
 
 def publish_again(batch_ids: list[int], times: int) -> None:
@@ -229,7 +227,7 @@ DEEDS = {
     for deed in (
         *(create, launch, steer, submit, message_state, account, recount, status, states),
         *(attempts, batches, taken_by_pid, slot_pids, publish_again, unacknowledged),
-        *(flush_broker, open_journals_of, due_today),
+        *(flush_broker, open_journals_of, room),
     )
 }
 

@@ -6,10 +6,11 @@ import time
 from collections import Counter
 
 from deliverability.core.limits import RateLimit
-from tests.faults.world import Launched, World
+from tests.faults.world import DELIVERY, USUAL, Launched, World
 
 CAP = 150
 PER_HOUR = 1_200
+REFUSED = "Cannot connect to redis"
 
 
 def test_a_flushed_broker_costs_no_message(world: World) -> None:
@@ -30,7 +31,7 @@ def test_a_killed_broker_costs_no_message_and_no_limit_is_passed(world: World) -
     for one in (capped, rated, free):
         world.wait_arrived(one, 40)
 
-    world.stage.kill("valkey")
+    _lose_broker(world)
     world.stage.start_valkey()
     world.wait_arrived(rated, 60)
     world.ask("flush_broker")
@@ -39,17 +40,29 @@ def test_a_killed_broker_costs_no_message_and_no_limit_is_passed(world: World) -
     before = world.counts(rated)["distinct"]
     world.wait_arrived(rated, before + 5)  # the rate goes on
     _hold_rate(world, rated, began)
-    world.wait("the cap binds", lambda: not _may_send(world, capped))
-    assert world.account(capped)["attempts"] <= CAP
-    assert world.counts(capped)["received"] <= CAP
+    world.wait("the cap binds", lambda: world.ask("room", campaign_id=capped.campaign) == 0)
+    world.wait_dark(capped)
+    assert world.counts(capped)["received"] <= world.account(capped)["attempts"] <= CAP
     for one in (capped, rated):
         world.ask("steer", campaign_id=one.campaign, move="cancel")
         world.settled(one)
+    assert all(map(world.stage.is_running, USUAL))
 
 
-def _may_send(world: World, one: Launched) -> bool:
-    """Whether anything waits for less than tomorrow."""
-    return bool(world.ask("due_today", mailing_id=one.mailing))
+def _lose_broker(world: World) -> None:
+    """Kill it while workers have tasks, until each has tried to connect in vain."""
+    workers = [world.stage.children[name] for name in (*DELIVERY, "upkeep")]
+    world.wait("all are at work", lambda: all(world.taken_by(name) for name in DELIVERY))
+    before = [child.log_text().count(REFUSED) for child in workers]
+    world.stage.kill("valkey")
+    world.wait(
+        "all know",
+        lambda: all(
+            child.log_text().count(REFUSED) > seen
+            for child, seen in zip(workers, before, strict=True)
+        ),
+    )
+    assert all(map(world.stage.is_running, USUAL))
 
 
 def _hold_rate(world: World, one: Launched, began: float) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -124,6 +125,11 @@ class World:
 
     def close(self) -> None:
         self._driver.stop()
+
+    def keep_logs(self, folder: Path) -> Path:
+        """Copy the logs to where they outlive the stage."""
+        shutil.copytree(self.stage.folder / "log", folder, dirs_exist_ok=True)
+        return folder
 
     # -- processes
 
