@@ -6,16 +6,25 @@ break out of a header.
 
 from __future__ import annotations
 
+import re
 from email.utils import getaddresses
 
 from mailer.core.envelope import UnsafeAddress, checked
-from mailer.core.headers import InvalidHeader, Mailbox
+from mailer.core.headers import InvalidHeader, Mailbox, ascii_address
+
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 
 def parse_mailbox(text: str) -> Mailbox:
     """Read one mailbox, with or without a display name. Raises `InvalidHeader`."""
     if any(ord(char) < 32 or ord(char) == 127 for char in text):
         raise InvalidHeader(f"{text!r} holds a line break or a control character: remove it")
+    if ":" in _QUOTED.sub("", text):
+        # The library takes what stands before a colon for a group's name, and drops it.
+        raise InvalidHeader(
+            f"{text!r} holds a colon: put the name in quotation marks, "
+            'such as "Acme: News" <news@acme.example>'
+        )
     found = getaddresses([text])
     if len(found) != 1:
         raise InvalidHeader(f"{text!r} must be one address, such as Acme News <news@acme.example>")
@@ -29,4 +38,5 @@ def parse_mailbox(text: str) -> Mailbox:
         checked(address)
     except UnsafeAddress as error:
         raise InvalidHeader(str(error)) from None
+    ascii_address(address)  # what no header may carry is said now, not at the launch
     return Mailbox(address=address, name=name)
