@@ -40,7 +40,14 @@ def stop_running(var: Path, say: Callable[[str], None]) -> None:
 def remove_data(var: Path, given: Mapping[str, str], say: Callable[[str], None]) -> None:
     """Delete what the sandbox kept. Refuses real mail's data and other people's databases."""
     mark = var / "world"
-    if mark.exists() and mark.read_text(encoding="ascii").strip() != "sandbox":
+    if not mark.exists():
+        # Without the mark nothing says whose it is: a server's journals, a folder of projects.
+        if strange := [name for name in DATA if (var / name).exists()]:
+            raise WillNotDelete(
+                f"{var} was not made by bin/start, and holds {', '.join(strange)}: "
+                "--fresh leaves it alone. Set POSTROAD_VAR to another folder."
+            )
+    elif mark.read_text(encoding="ascii").strip() != "sandbox":
         raise WillNotDelete(f"{var} holds real mail; --fresh only deletes the sandbox's data.")
     if given.get("DATABASE_URL"):
         raise WillNotDelete("--fresh does not touch the database behind DATABASE_URL.")

@@ -317,6 +317,18 @@ def test_fresh_never_deletes_real_mail_nor_somebodys_database(tmp_path: Path) ->
         remove_data(tmp_path, {"DATABASE_URL": "postgres://u:p@db/x"}, print)
 
 
+def test_fresh_deletes_nothing_in_a_folder_that_bin_start_did_not_make(tmp_path: Path) -> None:
+    journal = tmp_path / "journals" / "1.journal"
+    journal.parent.mkdir()
+    journal.write_text("what a server's worker has on the wire")
+
+    with pytest.raises(WillNotDelete, match="holds journals"):
+        remove_data(tmp_path, {}, print)
+
+    assert journal.exists()
+    remove_data(tmp_path / "nothing yet", {}, print)
+
+
 def test_fresh_deletes_the_sandboxs_data_and_keeps_the_secrets(tmp_path: Path) -> None:
     choose_world(tmp_path, in_sandbox=True)
     data = tmp_path / "postgres" / "data"
