@@ -28,6 +28,7 @@ from mailer.core.budget import Budget, OverBudget
 from mailer.core.template_rules import BUDGET, GLOBALS, Pricing, TemplateSandbox
 
 MAX_SOURCE_CHARS = 500_000
+MAX_NODES = 10_000  #: constructs in one part: the time to compile grows faster than their number
 _LOADING = (nodes.Extends, nodes.Include, nodes.Import, nodes.FromImport)
 _STREAMING = (
     nodes.Output,
@@ -75,15 +76,18 @@ class CompiledTemplate:
         """Compile `source`; a body renders to quoted-printable, anything else to text."""
         tree = parse(part, source, is_html=is_html)
         self.part = part
-        self._is_encoded = is_body and _is_streaming(tree.body)
-        self._environment = _ENVIRONMENTS[is_html, self._is_encoded]
         pricing = Pricing()
-        pricing.visit(tree)
+        try:
+            self._is_encoded = is_body and _is_streaming(tree.body)
+            self._environment = _ENVIRONMENTS[is_html, self._is_encoded]
+            pricing.visit(tree)
+            if self._is_encoded:
+                _encode_static(tree)
+            tree.set_environment(self._environment)
+            code = _compiled(part, tree, self._environment)
+        except RecursionError:
+            raise _too_deep(part) from None
         self._call_cost = pricing.call_cost
-        if self._is_encoded:
-            _encode_static(tree)
-        tree.set_environment(self._environment)
-        code = _compiled(part, tree, self._environment)
         self._template = Template.from_code(self._environment, code, {})
 
     def text(self, values: dict[str, object]) -> str:
@@ -133,15 +137,29 @@ def parse(part: str, source: str, *, is_html: bool) -> nodes.Template:
         raise InvalidTemplate(part, 0, f"it is longer than {MAX_SOURCE_CHARS:,} characters")
     try:
         tree = _ENVIRONMENTS[is_html, False]._parse(quoted.normalised(source), None, None)
+        _check(part, tree)
     except TemplateSyntaxError as error:
         raise InvalidTemplate(part, error.lineno, _advice(error)) from error
     except RecursionError:
-        raise InvalidTemplate(part, 0, "it is nested too deeply; split or simplify it") from None
-    for node in tree.find_all(_LOADING):
-        raise InvalidTemplate(
-            part, node.lineno, "it loads another template; paste that template's text here instead"
-        )
+        raise _too_deep(part) from None
     return tree
+
+
+def _check(part: str, tree: nodes.Template) -> None:
+    for count, node in enumerate(tree.find_all(nodes.Node)):
+        if isinstance(node, _LOADING):
+            raise InvalidTemplate(
+                part,
+                node.lineno,
+                "it loads another template; paste that template's text here instead",
+            )
+        if count >= MAX_NODES:
+            message = f"it has more than {MAX_NODES:,} tags, fields and filters; simplify it"
+            raise InvalidTemplate(part, node.lineno, message)
+
+
+def _too_deep(part: str) -> InvalidTemplate:
+    return InvalidTemplate(part, 0, "it is nested too deeply; split or simplify it")
 
 
 def _compiled(part: str, tree: nodes.Template, environment: TemplateSandbox) -> CodeType:
@@ -152,7 +170,7 @@ def _compiled(part: str, tree: nodes.Template, environment: TemplateSandbox) -> 
     except TemplateError as error:
         raise InvalidTemplate(part, 0, str(error)) from error
     except (SyntaxError, RecursionError, MemoryError):
-        raise InvalidTemplate(part, 0, "it is nested too deeply; split or simplify it") from None
+        raise _too_deep(part) from None
     assert isinstance(code, CodeType)
     return code
 

@@ -347,6 +347,9 @@ def test_any_html_gives_a_text_part(around: str, value: str) -> None:
         ("{% import 'x' as y %}", 1, "paste"),
         ("{% for a in b %}" * 30 + "{% endfor %}" * 30, 0, "nested"),
         ("{{ " + "(" * 500 + "a" + ")" * 500 + " }}", 0, "nested"),
+        ("{{ a" + ".b" * 2_000 + " }}", 0, "nested"),
+        ("{{ a" + "|upper" * 2_000 + " }}", 0, "nested"),
+        ("{% set a = 1 %}" * 5_000, 1, "more than 10,000"),
         ("x" * 500_001, 0, "longer"),
     ],
 )
