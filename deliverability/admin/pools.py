@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from typing import Any
 
 from django import forms
@@ -83,6 +85,21 @@ class PoolAdmin(ScopedAdmin):
         return obj.n_quarantined
 
 
+_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9])?"
+_HOST_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*", re.IGNORECASE)
+
+#: Who could read the relay's password, once one of these is changed.
+_PASSWORD_GOES_TO = ("relay_host", "relay_port", "tls", "kind")
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
 class SourceForm(SameWorkspaceForm):
     class Meta:
         labels = {
@@ -104,11 +121,44 @@ class SourceForm(SameWorkspaceForm):
         label="Forget the relay password", required=False, widget=UnfoldBooleanSwitchWidget()
     )
 
+    def clean_helo_name(self) -> str:
+        name = str(self.cleaned_data["helo_name"])
+        literal = name[1:-1].removeprefix("IPv6:") if name[:1] + name[-1:] == "[]" else ""
+        if not (_HOST_NAME.fullmatch(name) or _is_address(literal)):
+            raise forms.ValidationError("Write a host name, such as mail.example.com.")
+        return name
+
+    def clean_relay_host(self) -> str:
+        host = str(self.cleaned_data["relay_host"])
+        if host and not (_HOST_NAME.fullmatch(host) or _is_address(host)):
+            raise forms.ValidationError("Write a host name, such as smtp.example.com, or an IP.")
+        return host
+
+    def clean_relay_port(self) -> int:
+        port = int(self.cleaned_data["relay_port"])
+        if not 1 <= port <= 65_535:
+            raise forms.ValidationError("A port lies between 1 and 65535.")
+        return port
+
     def clean(self) -> dict[str, Any]:
         data = super().clean()
         if data.get("relay_password") and data.get("forget_password"):
             self.add_error("forget_password", "Either a new password or none: not both.")
+        if self._would_tell_the_password():
+            self.add_error(
+                "relay_password",
+                "Where the password is sent was changed: enter it again, or have it forgotten.",
+            )
         return data
+
+    def _would_tell_the_password(self) -> bool:
+        """A kept password goes where it was meant to go, or its sender could have it read."""
+        if not (self.instance.pk and self.instance.relay_password_sealed):
+            return False
+        entered = self.cleaned_data.get("relay_password") or self.cleaned_data.get(
+            "forget_password"
+        )
+        return not entered and any(name in self.changed_data for name in _PASSWORD_GOES_TO)
 
     def save(self, commit: bool = True) -> Any:
         if self.cleaned_data.get("forget_password"):

@@ -214,6 +214,59 @@ def test_a_relays_password_goes_in_sealed_and_never_comes_out(
     assert bytes(source.relay_password_sealed) == b""
 
 
+@pytest.mark.parametrize(
+    "changes", [{"relay_host": "127.0.0.1"}, {"relay_port": "26"}, {"tls": "none"}]
+)
+def test_a_kept_password_is_not_sent_elsewhere_without_being_entered_again(
+    ours: world.Tenant, operator: Client, changes: dict[str, str]
+) -> None:
+    operator.post(
+        reverse("admin:deliverability_source_add"), source_data(ours, relay_password="hunter2")
+    )
+    source = Source.objects.get(name="relay-1")
+    page = reverse("admin:deliverability_source_change", args=[source.pk])
+
+    refused = operator.post(page, source_data(ours, **changes))
+
+    assert "enter it again" in refused.content.decode()
+    operator.post(page, source_data(ours, relay_password="new one", **changes))
+    source.refresh_from_db()
+    assert unseal(bytes(source.relay_password_sealed)) == "new one"
+    assert str(getattr(source, next(iter(changes)))) == next(iter(changes.values()))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("helo_name", "mail.example\r\nRCPT TO:<a@b.example>"),
+        ("helo_name", "mail example"),
+        ("helo_name", "[mail.example]"),
+        ("relay_host", "a\r\nb"),
+        ("relay_host", "smtp.example.com:587"),
+        ("relay_port", "0"),
+        ("relay_port", "65536"),
+    ],
+)
+def test_a_source_that_could_never_send_is_refused(
+    ours: world.Tenant, operator: Client, name: str, value: str
+) -> None:
+    page = reverse("admin:deliverability_source_add")
+
+    response = operator.post(page, source_data(ours, **{name: value}))
+
+    assert list(response.context["adminform"].form.errors) == [name]
+    assert not Source.objects.filter(name="relay-1").exists()
+
+
+@pytest.mark.parametrize("name", ["mail.example.com", "mx_1.example", "[192.0.2.1]", "[IPv6:::1]"])
+def test_a_source_may_be_called_by_every_name_that_ehlo_allows(
+    ours: world.Tenant, operator: Client, name: str
+) -> None:
+    operator.post(reverse("admin:deliverability_source_add"), source_data(ours, helo_name=name))
+
+    assert Source.objects.filter(helo_name=name).exists()
+
+
 def test_an_invalid_form_does_not_show_the_password_again(
     ours: world.Tenant, operator: Client
 ) -> None:
