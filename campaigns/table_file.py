@@ -140,6 +140,7 @@ def _forced(path: Path, encoding: str) -> Encoding:
     """The encoding a person asked for, if it exists and fits."""
     try:
         "a".encode(encoding)  # refuses base64 and the like, which are codecs but no encodings
+        b"a".decode(encoding, "replace")  # and idna, which reads no damaged text
         name = codecs.lookup(encoding).name
     except (LookupError, ValueError):
         raise UnreadableFile(f"There is no encoding of text called “{encoding}”.") from None

@@ -57,6 +57,9 @@ class UploadForm(SameWorkspaceForm):
         except ImportRefused as problem:
             uploads.discard(self.kept)
             self.add_error("file", str(problem).replace(str(self.kept), "The file"))
+        except BaseException:
+            uploads.discard(self.kept)  # nobody else will: it is people's data
+            raise
 
     def options(self) -> imports.Options:
         data = self.cleaned_data

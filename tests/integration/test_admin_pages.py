@@ -169,6 +169,23 @@ def test_a_file_that_cannot_be_imported_is_refused_at_once(
     assert list(uploads_folder.iterdir()) == []
 
 
+def test_a_file_whose_reading_fails_is_not_left_behind(
+    ours: world.Tenant,
+    editor: Client,
+    uploads_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("something nobody thought of")
+
+    monkeypatch.setattr(imports, "examine", fail)
+
+    with pytest.raises(RuntimeError, match="nobody thought"):
+        upload(editor, ours.list, b"email\nann@example.com\n")
+
+    assert list(uploads_folder.iterdir()) == []
+
+
 # Sources -----------------------------------------------------------------------------
 
 

@@ -200,7 +200,7 @@ def test_an_encoding_that_does_not_fit_is_refused_before_anything_is_imported(wr
         open_table(path, encoding="utf-8")
 
 
-@pytest.mark.parametrize("encoding", ["klingon", "base64", "rot13"])
+@pytest.mark.parametrize("encoding", ["klingon", "base64", "rot13", "idna"])
 def test_an_encoding_that_does_not_exist_for_text_is_refused(written, encoding) -> None:
     with pytest.raises(UnreadableFile, match=encoding):
         open_table(written("email\na@b.example\n"), encoding=encoding)
