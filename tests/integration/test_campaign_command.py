@@ -90,6 +90,27 @@ def test_a_campaign_is_created_from_files(world, tmp_path: Path) -> None:
     assert (version.subject, version.html) == ("Hi", "<p>Grüße {{ unsubscribe_url }}</p>")
 
 
+def test_creating_a_campaign_never_changes_a_template_that_is_there(world, tmp_path: Path) -> None:
+    world.list("One", world.recipient("a@b.example"))
+    text = tmp_path / "mail.txt"
+    text.write_text("Hello {{ unsubscribe_url }}", encoding="utf-8")
+    create_it = create("--list", "One", "--subject", "Hi", "--text-file", text)
+    said(*create_it)
+
+    assert "already: use it with --template" in refused(*create_it)
+    assert Campaign.objects.count() == 1
+    assert Campaign.objects.get().template.versions.count() == 1
+
+
+@pytest.mark.parametrize("name", ["", "  ", "x" * 201])
+def test_a_name_that_cannot_be_kept_is_refused(world, name) -> None:
+    world.list("One")
+
+    assert "--name: give 1 to 200" in refused(
+        *create("--list", "One", "--template", "Newsletter", "--name", name)
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

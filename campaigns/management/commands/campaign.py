@@ -23,6 +23,7 @@ from deliverability.models import Pool, Workspace
 ACTOR = "manage.py campaign"
 _FOLLOW_EVERY_SECONDS = 1.0
 _DATABASE_PATIENCE_SECONDS = 120.0
+MAX_NAME_CHARS = 200  #: of a campaign, and of the template that is named after it
 
 
 class Command(BaseCommand):
@@ -164,6 +165,8 @@ def _draft(given: dict[str, Any]) -> Campaign:
     workspace = Workspace.objects.filter(slug=given["workspace"]).first()
     if workspace is None:
         raise CommandError(f"There is no workspace “{given['workspace']}”.", returncode=2)
+    if not 0 < len(given["name"].strip()) <= MAX_NAME_CHARS:
+        raise CommandError(f"--name: give 1 to {MAX_NAME_CHARS} characters.", returncode=2)
     names = [name for names in given["list"] for name in names]
     lists = [_found(List, name, workspace=workspace) for name in names]
     campaign = Campaign.objects.create(
@@ -191,7 +194,14 @@ def _template(workspace: Workspace, given: dict[str, Any]) -> Template:
             "Give --template NAME, or --subject with --html-file or --text-file.", returncode=2
         )
     html, text = _content(given["html_file"]), _content(given["text_file"])
-    template, _ = Template.objects.get_or_create(workspace=workspace, name=given["name"])
+    if Template.objects.filter(workspace=workspace, name=given["name"]).exists():
+        # A new version of it would also change what other drafts are about to send.
+        raise CommandError(
+            f"There is a template “{given['name']}” already: use it with --template, "
+            "or give another --name.",
+            returncode=2,
+        )
+    template = Template.objects.create(workspace=workspace, name=given["name"])
     template.add_version(subject=given["subject"], html=html, text=text)
     return template
 
