@@ -67,6 +67,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--stop", action="store_true", help="stop what runs here, and exit")
     options = parser.parse_args(arguments)
+    if not 1 <= options.recipients <= 1_000_000:
+        parser.error("--recipients lies between 1 and 1,000,000")
+    if options.web_port is not None and not 1 <= options.web_port <= 65_535:
+        parser.error("--web-port lies between 1 and 65535")
     if options.no_sandbox and (options.demo or options.exit_when_done or options.fresh):
         parser.error("--no-sandbox sends real mail: no demo, no --fresh")
     if options.exit_when_done and options.no_demo:

@@ -317,6 +317,18 @@ def test_fresh_never_deletes_real_mail_nor_somebodys_database(tmp_path: Path) ->
         remove_data(tmp_path, {"DATABASE_URL": "postgres://u:p@db/x"}, print)
 
 
+@pytest.mark.parametrize(
+    "arguments", [["--recipients", "-5"], ["--web-port", "0"], ["--web-port", "65536"]]
+)
+def test_numbers_that_make_no_sense_are_refused_before_anything_starts(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        start.parse(arguments)
+
+    assert f"{arguments[0]} lies between 1 and" in capsys.readouterr().err
+
+
 def test_fresh_deletes_nothing_in_a_folder_that_bin_start_did_not_make(tmp_path: Path) -> None:
     journal = tmp_path / "journals" / "1.journal"
     journal.parent.mkdir()
