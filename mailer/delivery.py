@@ -321,17 +321,23 @@ class _Delivery:
             seen = {key: value for key, value in self.tray.seen.items() if key in ids}
             aside = {key: value for key, value in self.tray.aside.items() if key in ids}
         rest = Rest(sorted(ids - seen.keys() - aside.keys()), self.due_at, self.waits_for)
+        was_unheard = False  # the database may have committed, and its answer was lost
         while True:
             try:
-                outcomes.record(
-                    claim, messages, seen, aside, rest, still_out=sorted(still_out), now=_now()
-                )
+                try:
+                    outcomes.record(
+                        claim, messages, seen, aside, rest, still_out=sorted(still_out), now=_now()
+                    )
+                except ClaimLost:
+                    if not was_unheard or not outcomes.is_recorded(claim, seen):
+                        raise
             except ClaimLost:
                 logger.exception("mailer.batch.claim_lost batch=%s", claim.batch_id)
                 return False
             except (OperationalError, InterfaceError) as error:
                 logger.warning("mailer.batch.record_waits batch=%s %s", claim.batch_id, error)
                 connection.close()
+                was_unheard = True
                 if self.runtime.is_stopping.wait(taking.RETRY_SECONDS):
                     return False
             else:

@@ -154,7 +154,7 @@ def record(
             event = (MessageEvent.CANCELLED, "cancelled")
             rows += _set_aside(messages, dict.fromkeys(rest_ids, event))
             rest_ids = []
-        _end_batch(claim, rest_ids, rest, still_out)
+        _end_batch(claim, rest_ids, rest, still_out, [*seen, *aside, *rest.ids])
         moved = _move(claim, rows, now)
         done = [row for row in rows if row.move.message_id in moved]
         _append_attempts(claim, done)
@@ -192,12 +192,41 @@ def _is_cancelled(mailing_id: int) -> bool:
     return Mailing.objects.filter(pk=mailing_id, state="cancelled").exists()
 
 
-def _end_batch(claim: Claim, rest_ids: list[int], rest: Rest, still_out: Sequence[int]) -> None:
-    """Done; or untaken again with the rest; or still taken, for replies that are awaited."""
+def is_recorded(claim: Claim, seen: dict[int, Seen]) -> bool:
+    """Whether `record` did commit these outcomes although its answer was lost. To be asked when
+    a repetition finds the claim lost."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT EXISTS (
+                SELECT FROM mailer_attempt a
+                JOIN unnest(%s::bigint[], %s::timestamptz[]) AS s(id, at)
+                    ON a.message_id = s.id AND a.at = s.at
+                WHERE a.mailing_day = %s AND a.batch_id = %s AND a.journal_id = %s)
+            """,
+            [
+                list(seen),
+                [one.at for one in seen.values()],
+                claim.mailing_day,
+                claim.batch_id,
+                claim.journal_id,
+            ],
+        )
+        # Without outcomes there is nothing that could be lost.
+        return not seen or bool(cursor.fetchone()[0])
+
+
+def _end_batch(
+    claim: Claim, rest_ids: list[int], rest: Rest, still_out: Sequence[int], ids: list[int]
+) -> None:
+    """Done; or untaken again with the rest; or still taken, for replies that are awaited.
+
+    `ids` are no longer the batch's: where they are not in it any more, this was done before.
+    """
     ours = Batch.objects.filter(pk=claim.batch_id, state="taken", journal_id=claim.journal_id)
     if still_out:
-        changed = ours.update(ids=list(still_out))
-        if rest_ids:
+        changed = ours.filter(ids__contains=ids).update(ids=list(still_out))
+        if rest_ids and changed:
             _lay_rest(claim.batch_id, rest_ids, rest)
     elif rest_ids:
         changed = ours.update(

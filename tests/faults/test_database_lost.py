@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tests.faults.world import DELIVERY, USUAL, World
+from dataclasses import replace
+
+from tests.faults.world import DELIVERY, USUAL, World, role
 
 WAITS = "mailer.batch.record_waits"
 
@@ -42,3 +44,15 @@ def _lose_database(world: World, before: dict[str, int]) -> None:
     world.wait("all are at work", lambda: all(world.taken_by(name) for name in DELIVERY))
     world.stage.drop_postgres()
     world.wait("all wait", lambda: all(_waits(world)[name] > before[name] for name in DELIVERY))
+
+
+def test_outcomes_whose_commit_was_not_heard_of_are_recorded_once(world: World) -> None:
+    world.run("upkeep", "beat")
+    usual = role("deliver-1")
+    world.stage.start(replace(usual, command=("tests.faults.unlucky_worker", *usual.command[1:])))
+
+    one = world.launched(300)
+
+    assert world.settled(one) == {"delivered": 285, "bounced": 15}
+    assert world.stage.children["deliver-1"].log_text().count("answer to the commit was lost") > 10
+    world.stage.children["deliver-1"].stop()
