@@ -257,6 +257,7 @@ class _Writer:
         self._mode = options.mode
         self._run = run
         self._is_dry_run = is_dry_run
+        self._chunks = 0
 
     def write(
         self, good: dict[str, RecipientRow], bad: Sequence[RejectedRow], report: Report
@@ -268,6 +269,7 @@ class _Writer:
             else:
                 cursor.execute(sql.upsert_recipients(self._mode), self._given)
                 cursor.execute(sql.SUBSCRIBE, self._given)
+                self._look_at_sizes(cursor)
             cursor.execute(sql.OUTCOMES)
             outcomes = dict(cursor.fetchall())
             cursor.execute(sql.NOT_RESUBSCRIBED, self._given)
@@ -277,6 +279,14 @@ class _Writer:
         report.unchanged += outcomes.get("unchanged", 0)
         if self._run is not None:
             _keep(self._run, bad, report)
+
+    def _look_at_sizes(self, cursor: Any) -> None:
+        """Whenever the import has doubled, have the planner look again. The check of foreign keys
+        at the commit would go on with a plan made for an almost empty table: a walk through all
+        of it for each row."""
+        self._chunks += 1
+        if self._chunks.bit_count() == 1:
+            cursor.execute("ANALYZE campaigns_recipient")
 
 
 def _load(cursor: Any, rows: Any) -> int:
