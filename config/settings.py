@@ -116,8 +116,16 @@ FILE_UPLOAD_MAX_MEMORY_SIZE = 2_500_000
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
+    # Anybody may cause a 4xx: one line each, or strangers could fill the disk with tracebacks.
+    "filters": {"brief": {"()": "config.log_filters.without_traceback_below_500"}},
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "handlers": {
+        "stderr": {
+            "class": "logging.StreamHandler",
+            "formatter": "line",
+            "filters": ["brief"],
+        }
+    },
     "root": {"handlers": ["stderr"], "level": env.str("LOG_LEVEL", default="INFO")},
     "loggers": {"dns": {"level": "WARNING"}, "aiosmtplib": {"level": "WARNING"}},
 }
@@ -133,6 +141,7 @@ POSTROAD_PUBLIC_URL = env.str("POSTROAD_PUBLIC_URL", default="http://127.0.0.1:8
 POSTROAD_FLOWER_URL = env.str("POSTROAD_FLOWER_URL", default="")
 POSTROAD_FSYNC = env.str("POSTROAD_FSYNC", default="none")
 POSTROAD_TLS_VERIFY_RELAYS = env.bool("POSTROAD_TLS_VERIFY_RELAYS", default=not POSTROAD_SANDBOX)
+POSTROAD_PRIVATE_NETWORKS = env.bool("POSTROAD_PRIVATE_NETWORKS", default=False)
 POSTROAD_BATCH_SIZE = env.int("POSTROAD_BATCH_SIZE", default=200)
 POSTROAD_DISPATCH_AHEAD = env.int("POSTROAD_DISPATCH_AHEAD", default=16)
 POSTROAD_CONNECTIONS_PER_BATCH = env.int("POSTROAD_CONNECTIONS_PER_BATCH", default=10)

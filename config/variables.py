@@ -37,6 +37,7 @@ VARIABLES = (
     Variable("POSTROAD_PUBLIC_URL", "http://127.0.0.1:8000", "Base of the links in mails. HTTPS in production: one-click unsubscribe asks for it (RFC 8058)."),
     Variable("POSTROAD_FLOWER_URL", "empty", "Where Flower answers, for the link in the admin."),
     Variable("POSTROAD_TLS_VERIFY_RELAYS", "on, off in the sandbox", "Check the certificates of relays."),
+    Variable("POSTROAD_PRIVATE_NETWORKS", "off", "On: recipients' mail servers may have private or loopback addresses. Off, a stranger's DNS cannot point Postroad at your own network."),
     Variable("POSTROAD_BATCH_SIZE", "200", "Messages in a batch, and so in one Celery task."),
     Variable("POSTROAD_DISPATCH_AHEAD", "16", "Bulk batches that may be published or taken at once, over all workers. About four for each delivery process."),
     Variable("POSTROAD_CONNECTIONS_PER_BATCH", "10", "SMTP connections that one batch asks for, at most."),

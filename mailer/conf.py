@@ -31,6 +31,7 @@ class Place:
     is_sandbox: bool
     nameserver: str | None
     verifies_relays: bool
+    delivers_privately: bool  #: whether recipients' MX may lie in private networks
     public_url: str
 
 
@@ -55,6 +56,7 @@ def place() -> Place:
         is_sandbox=settings.POSTROAD_SANDBOX,
         nameserver=settings.POSTROAD_DNS or None,
         verifies_relays=settings.POSTROAD_TLS_VERIFY_RELAYS,
+        delivers_privately=settings.POSTROAD_PRIVATE_NETWORKS,
         public_url=settings.POSTROAD_PUBLIC_URL,
     )
 

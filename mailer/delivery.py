@@ -255,6 +255,7 @@ class _Delivery:
             )
             for future in done:
                 free += running.pop(future)[1]
+                self._note_fault(future)
             if time.monotonic() < look_at:
                 continue
             # By the clock, since among many servers one has always just ended.
@@ -266,6 +267,15 @@ class _Delivery:
                     feed.is_stopped = True
                 if is_late or self.runtime.is_stopping.is_set():
                     break
+
+    def _note_fault(self, conversation: concurrent.futures.Future[object]) -> None:
+        """A conversation that ended in a fault of ours leaves its messages unsent: say why."""
+        if conversation.cancelled() or (error := conversation.exception()) is None:
+            return
+        batch_id = self.parcel.claim.batch_id
+        logger.error("mailer.conversation.failed batch=%s", batch_id, exc_info=error)
+        if not self.waits_for:
+            self.put_off(f"a fault while sending: {error!r}", FAULT_WAIT)
 
     def _must_stop(self) -> bool:
         """Whether a person, or a rule, stopped this mailing meanwhile. When the database cannot

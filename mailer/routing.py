@@ -8,6 +8,7 @@ while DNS gives no answer.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import random
 from collections import defaultdict
 from collections.abc import Iterable
@@ -99,12 +100,23 @@ async def hosts_of(mx: MxLookup, route: Route, *, limit: int = 4) -> tuple[Host,
     for _, name in names[:limit]:
         try:
             port = await mx.port(name)
-            hosts += [Host(name, address, port) for address in await mx.addresses(name)]
+            addresses = [one for one in await mx.addresses(name) if may_reach(one)]
+            hosts += [Host(name, address, port) for address in addresses]
+            if not addresses:
+                failure = DnsUnavailable(f"{name} has no address on the public internet")
         except DnsUnavailable as error:
             failure = error
     if not hosts:
         raise failure or DnsUnavailable(f"no address for any mail host of {route.domain}")
     return tuple(hosts[: limit * 2])
+
+
+def may_reach(address: str) -> bool:
+    """A stranger's DNS must not make us speak to our own machine or network."""
+    place = conf.place()
+    if place.is_sandbox or place.delivers_privately:
+        return True
+    return ipaddress.ip_address(address).is_global
 
 
 async def _resolve_all(mx: MxLookup, domains: list[str]) -> dict[str, Found]:

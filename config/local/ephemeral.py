@@ -51,6 +51,8 @@ def test_environment(given: Mapping[str, str]) -> Iterator[dict[str, str]]:
         found = {
             "SECRET_KEY": "only for tests, where nothing leaves this machine",
             "POSTROAD_VAR": str(folder / "var"),
+            # The tests' mail servers are on this machine.
+            "POSTROAD_PRIVATE_NETWORKS": "on",
         }
         if not given.get("DATABASE_URL"):
             found["DATABASE_URL"] = stack.enter_context(running_postgres(folder))[1]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
-from mailer import routing, runtime
+from mailer import conf, routing, runtime
 from mailer.models import Batch, Message, Route
 from mailer.transport.mx_memory import Name
 from tests.integration.world import World, in_threads, now, people
@@ -129,3 +130,24 @@ def test_hosts_are_tried_in_order_of_preference(world: World) -> None:
         ("a.two.example", "::1", 25),
         ("b.two.example", "127.0.0.22", 25),
     ]
+
+
+@pytest.mark.parametrize(
+    ("address", "may"),
+    [
+        ("142.250.1.26", True),
+        ("2a00:1450:400c:c00::1a", True),
+        ("127.0.0.1", False),
+        ("10.1.2.3", False),
+        ("169.254.169.254", False),
+        ("::1", False),
+        ("::ffff:10.0.0.1", False),
+    ],
+)
+def test_a_strangers_dns_cannot_point_us_at_our_own_network(
+    monkeypatch: pytest.MonkeyPatch, address: str, may: bool
+) -> None:
+    outside = replace(conf.place(), is_sandbox=False, delivers_privately=False)
+    monkeypatch.setattr(conf, "place", lambda: outside)
+
+    assert routing.may_reach(address) is may

@@ -73,7 +73,7 @@ class Command(BaseCommand):
             if given["dry_run"]:
                 return imports.dry_run(given["file"], workspace, into, options, **to)
             imports.examine(given["file"], options)  # a file that cannot be read makes no list
-            into = into or List.objects.create(workspace=workspace, name=given["list"])
+            into = into or List.objects.create(workspace=workspace, name=_list_name(given["list"]))
             return imports.import_file(given["file"], into, options, **to)
         finally:
             progress.end()
@@ -129,3 +129,10 @@ class _Progress:
 def _no_workspace(slug: str) -> str:
     known = ", ".join(Workspace.objects.order_by("slug").values_list("slug", flat=True)[:20])
     return f"There is no workspace “{slug}”; there are: {known or 'none yet'}."
+
+
+def _list_name(name: str) -> str:
+    longest = List._meta.get_field("name").max_length
+    if not name.strip() or len(name) > longest:
+        raise CommandError(f"Give the list a name of 1 to {longest} characters.", returncode=2)
+    return name
