@@ -41,8 +41,9 @@ def _waits(world: World) -> dict[str, int]:
 
 def _lose_database(world: World, before: dict[str, int]) -> None:
     """Stop PostgreSQL at once, until every worker has outcomes that it cannot record."""
-    world.wait("all are at work", lambda: all(world.taken_by(name) for name in DELIVERY))
+    world.freeze_at_work(*DELIVERY)
     world.stage.drop_postgres()
+    world.stage.thaw(*DELIVERY)
     world.wait("all wait", lambda: all(_waits(world)[name] > before[name] for name in DELIVERY))
 
 

@@ -8,9 +8,7 @@ from tests.faults.world import DELIVERY, USUAL, World
 def test_frozen_workers_keep_what_is_theirs_and_go_on_where_they_were(world: World) -> None:
     one = world.launched(600)
     world.wait_arrived(one, 60)
-    world.wait("all are at work", lambda: all(world.taken_by(name) for name in DELIVERY))
-    world.stage.freeze(*DELIVERY)
-    bound = sum(world.open_connections(name) for name in DELIVERY)
+    bound = world.freeze_at_work(*DELIVERY)
     held = {name: world.taken_by(name) for name in DELIVERY}
 
     world.run(*USUAL, "deliver-3")

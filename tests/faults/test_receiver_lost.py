@@ -8,10 +8,8 @@ from tests.faults.world import DELIVERY, SANDBOX, World
 def test_mail_for_lost_servers_is_deferred_and_delivered_when_they_are_back(world: World) -> None:
     one = world.launched(400)
     world.wait_arrived(one, 40)
-    world.wait("all are at work", lambda: all(world.taken_by(name) for name in DELIVERY))
-    world.stage.freeze(*DELIVERY)
-    bound = sum(world.open_connections(name) for name in DELIVERY)
 
+    bound = world.freeze_at_work(*DELIVERY)
     world.stage.kill("sandbox")
     world.stage.thaw(*DELIVERY)
     world.stage.start_sandbox(*SANDBOX)

@@ -165,13 +165,24 @@ class World:
         """How many batches a process holds."""
         return int(self.ask("taken_by_pid").get(str(self.pid(name)), 0))
 
+    def freeze_at_work(self, *names: str) -> int:
+        """Freeze processes each of which holds a batch. Returns how many connections they have
+        open: no more messages than that are on the wire."""
+
+        def are_frozen() -> bool:
+            self.stage.freeze(*names)
+            if all(map(self.taken_by, names)):
+                return True
+            self.stage.thaw(*names)
+            return False
+
+        self.wait("all are at work", are_frozen)
+        return sum(map(self.open_connections, names))
+
     def kill_at_work(self, *names: str) -> int:
-        """Kill processes while each of them holds a batch. Returns how many connections were open:
-        no more messages than that may be in doubt."""
-        self.wait("all are at work", lambda: all(self.taken_by(name) for name in names))
-        # Frozen first, so that nothing happens between counting and killing.
-        self.stage.freeze(*names)
-        bound = sum(self.open_connections(name) for name in names)
+        """Kill processes while each holds a batch. No more messages than the returned number may
+        be in doubt."""
+        bound = self.freeze_at_work(*names)
         self.stage.kill(*names)
         return bound
 
