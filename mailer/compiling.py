@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 
 from mailer.core import content
@@ -31,3 +32,9 @@ def compiled(content_id: int, mailing_id: int) -> tuple[Content, content.Compile
     stored = Content.objects.select_related("workspace").get(pk=content_id)
     source = source_of(stored, mailing_id=mailing_id, workspace=stored.workspace.slug)
     return stored, content.compile(source)
+
+
+def missing_fields(stored: Content, context: Mapping[str, object]) -> list[str]:
+    """The fields that the content shows without a stand-in and that `context` does not give."""
+    source = source_of(stored, mailing_id=0, workspace=stored.workspace.slug)
+    return sorted(content.fields_used(source).unguarded - context.keys())

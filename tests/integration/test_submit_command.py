@@ -206,20 +206,8 @@ def test_the_time_from_the_outbox_to_the_answer_is_told_once_it_was_delivered(wo
 @pytest.fixture
 def journals(tmp_path: Path, monkeypatch) -> Path:
     """This machine's journals, in a folder of the test's own."""
-    place = conf.place()
-    monkeypatch.setattr(
-        conf,
-        "place",
-        lambda: type(place)(
-            place.host,
-            tmp_path,
-            place.fsync,
-            place.is_sandbox,
-            place.nameserver,
-            place.verifies_relays,
-            place.public_url,
-        ),
-    )
+    here = replace(conf.place(), journals=tmp_path)
+    monkeypatch.setattr(conf, "place", lambda: here)
     return tmp_path
 
 
@@ -287,3 +275,17 @@ def test_an_unknown_host_is_answered_with_the_known_ones(world, journals) -> Non
 
     with pytest.raises(CommandError, match=r"hosts with open journals: mail2"):
         declare("mail3", "--yes")
+
+
+def test_a_field_that_nothing_fills_is_refused_before_anything_is_accepted(world) -> None:
+    told = refusal(text="It is {{ code }}.", field=None, dedup_key="holes")
+
+    assert "“code”" in told
+    assert "--field code=…" in told
+    assert not Message.objects.filter(dedup_key="holes").exists()
+
+
+def test_a_field_with_a_stand_in_may_be_left_out(world) -> None:
+    told = submit(text='Hello {{ first_name | default("you") }}.', field=None, dedup_key="stand-in")
+
+    assert told["is_new"] is True

@@ -15,7 +15,7 @@ import orjson
 from django.core.management.base import BaseCommand, CommandError
 
 from deliverability.models import Pool, Workspace
-from mailer import outbox, tasks
+from mailer import compiling, outbox, tasks
 from mailer.core.content import InvalidTemplate
 from mailer.core.envelope import UnsafeAddress, checked
 from mailer.core.headers import InvalidHeader
@@ -92,13 +92,20 @@ def _request(given: dict[str, Any]) -> outbox.Request:
     workspace = _found(Workspace, "workspace", "slug", given["workspace"])
     if not 0 < len(given["dedup_key"]) <= _LONGEST_KEY:
         raise CommandError(f"--dedup-key: give 1 to {_LONGEST_KEY} characters.", returncode=2)
+    content, context = _content(workspace, given), _fields(given["field"])
+    if missing := compiling.missing_fields(content, context):
+        raise CommandError(
+            f"The content names “{missing[0]}”, which no --field gives: add --field "
+            f'{missing[0]}=…, or a stand-in: {{{{ {missing[0]} | default("…") }}}}.',
+            returncode=2,
+        )
     return outbox.Request(
         workspace_id=workspace.pk,
         pool_id=_pool(workspace, given["pool"]).pk,
-        content_id=_content(workspace, given).pk,
+        content_id=content.pk,
         dedup_key=given["dedup_key"],
         address=_address(given["to"]),
-        context=_fields(given["field"]),
+        context=context,
         priority=Priority[given["priority"].upper()],
         retry=orjson.loads(given["retry"]) if given["retry"].startswith("{") else given["retry"],
     )
