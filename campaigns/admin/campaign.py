@@ -17,7 +17,7 @@ from unfold.views import ChangeList
 
 from campaigns.admin import deeds, live, preview
 from campaigns.core.lifecycle import Event, State
-from campaigns.core.retry_choice import retry_from
+from campaigns.core.retry_choice import retry_from, retry_in_words
 from campaigns.models import Campaign, TemplateVersion
 from deliverability.admin.scope import (
     CountedOnce,
@@ -130,6 +130,7 @@ class CampaignAdmin(ScopedAdmin):
         ("Sender", {"fields": ("from_header", "reply_to")}),
         ("How it is sent", {"fields": ("pool", "priority", "retry_policy")}),
     )
+    readonly_fields = ("retries",)
     change_form_template = "admin/campaigns/campaign/change_form.html"
     empty_title = "No campaigns yet"
     empty_text = (
@@ -203,10 +204,24 @@ class CampaignAdmin(ScopedAdmin):
             else:
                 messages.error(request, f"{campaign.name}: you may not send in its workspace.")
 
+    @display(description="retry policy")
+    def retries(self, obj: Campaign) -> str:
+        try:
+            return retry_in_words(obj.retry_policy)
+        except InvalidRetryPolicy:  # not written here, and refused at launch: shown as it is
+            return obj.retry_policy
+
     # Who may what ----------------------------------------------------------------------
 
     def has_send_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return self.may(request, Role.SENDER, obj)
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        """The policy in words, where it is only read."""
+        if obj is None or self.has_change_permission(request, obj):
+            return self.fieldsets
+        *others, (title, _) = self.fieldsets
+        return (*others, (title, {"fields": ("pool", "priority", "retries")}))
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """What was launched is history; its settings are shown, not changed."""

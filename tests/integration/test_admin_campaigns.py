@@ -144,6 +144,21 @@ def test_a_launched_campaign_is_not_edited_any_more(ours: world.Tenant, sender: 
     assert ours.sending.name == "Acme sending"
 
 
+def test_the_policy_of_a_launched_campaign_is_shown_in_words(
+    ours: world.Tenant, sender: Client
+) -> None:
+    Campaign.objects.filter(pk=ours.sending.pk).update(
+        retry_policy='{"kind":"exponential","first_delay_seconds":3,"max_age_seconds":600,'
+        '"growth_ratio":1.2,"max_delay_seconds":8}'
+    )
+
+    page = sender.get(url("change", ours.sending)).content.decode()
+
+    assert "first after 3 s, ×1.2, at most 8 s, gives up after 10 min" in page
+    assert "first_delay_seconds" not in page
+    assert 'name="retry_policy"' in sender.get(url("change", ours.draft)).content.decode()
+
+
 def test_a_draft_is_edited_and_keeps_its_state(ours: world.Tenant, sender: Client) -> None:
     assert sender.post(url("change", ours.draft), draft_data(ours)).status_code == 302
     ours.draft.refresh_from_db()
