@@ -17,6 +17,10 @@ def stylesheet(_request: HttpRequest) -> str:
     return static("campaigns/admin.css")
 
 
+def icon(_request: HttpRequest) -> str:
+    return static("campaigns/icon.svg")
+
+
 def links(_request: HttpRequest) -> dict[str, str]:
     """Known to every admin template; empty where there is no such tool."""
     return {

@@ -156,6 +156,10 @@ UNFOLD = {
     "SHOW_HISTORY": True,
     "SHOW_VIEW_ON_SITE": False,
     "SHOW_BACK_BUTTON": True,
+    "SITE_FAVICONS": [
+        {"rel": "icon", "type": "image/svg+xml", "href": "config.admin_site.icon"},
+    ],
+    "SITE_URL": None,  # there is no other site to return to
     "STYLES": ["config.admin_site.stylesheet"],
     "ENVIRONMENT": "config.admin_site.environment",
     "GLOBAL_CALLBACK": "config.admin_site.links",
