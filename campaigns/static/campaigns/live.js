@@ -129,7 +129,8 @@ document.addEventListener("DOMContentLoaded", () => {
     byId("pr-settled").textContent = `${count.format(data.settled)} of ${count.format(data.audience)}${data.expanded ? "" : "+"}`;
     byId("pr-rate").textContent = count.format(isMoving ? perMinute : data.average_per_minute);
     byId("pr-rate-words").textContent = isMoving ? words : "a minute on average";
-    byId("pr-eta").textContent = !waiting && data.expanded ? "done" : isMoving ? duration(waiting / perMinute) : "–";
+    byId("pr-eta-tile").hidden = data.is_over || (!waiting && data.expanded);
+    byId("pr-eta").textContent = isMoving ? duration(waiting / perMinute) : "–";
     byId("pr-attempts").textContent = count.format(data.attempts);
     fill(byId("pr-holds"), data.holds.map((reason) => element("p", `Stopped on purpose: ${reason}`, "pr-note pr-red")));
     account(data);
