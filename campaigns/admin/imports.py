@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from django import forms
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.db import models
-from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, StreamingHttpResponse
+from django.urls import reverse
 from django.utils.html import format_html
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminFileFieldWidget
@@ -93,8 +94,6 @@ class ImportAdmin(ScopedAdmin):
     fields = (
         "list",
         "mode",
-        "unchanged",
-        "duplicates",
         "not_resubscribed",
         "started_by",
         "started_at",
@@ -149,6 +148,19 @@ class ImportAdmin(ScopedAdmin):
         )
         obj.__dict__.update(run.__dict__)
         tasks.publish_import(run.pk)
+
+    def add_view(
+        self, request: HttpRequest, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        extra = {"show_save_and_add_another": False, "show_save_and_continue": False}
+        return super().add_view(request, form_url, {**extra, **(extra_context or {})})
+
+    def response_add(
+        self, request: HttpRequest, obj: Any, post_url_continue: Any = None
+    ) -> HttpResponse:
+        """To its own page: the file only begins to be read."""
+        messages.info(request, f"{obj.file_name} is being read. This page shows how far it is.")
+        return HttpResponseRedirect(reverse("admin:campaigns_import_change", args=[obj.pk]))
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None

@@ -45,6 +45,15 @@ def root() -> Client:
     return world.signed_in(world.person("root", superuser=True))
 
 
+def test_the_sign_in_page_has_an_icon_and_leads_to_no_other_site(client: Client) -> None:
+    page = client.get(reverse("admin:login")).content.decode()
+
+    icon = re.search(r'<link rel="icon" href="([^"]+)"', page)
+    assert icon
+    assert client.get(icon[1])["Content-Type"] == "image/svg+xml"
+    assert "Return to site" not in page
+
+
 # Templates ---------------------------------------------------------------------------
 
 
@@ -137,9 +146,11 @@ def test_an_uploaded_file_is_imported_and_its_bad_rows_can_be_fetched(
     content = b"email,first_name\nann@example.com,Ann\nnobody,Bo\n=cmd,Cy\n"
 
     with django_capture_on_commit_callbacks() as published:
-        assert upload(editor, ours.list, content).status_code == 302
+        response = upload(editor, ours.list, content)
 
     run = Import.objects.order_by("-pk")[0]
+    assert response["Location"] == reverse("admin:campaigns_import_change", args=[run.pk])
+    assert "people.csv is being read" in editor.get(response["Location"]).content.decode()
     assert (run.state, run.file_name, len(published)) == ("waiting", "people.csv", 1)
     assert Path(run.path).parent == uploads_folder
     imports.run_import(run.pk)
@@ -152,6 +163,32 @@ def test_an_uploaded_file_is_imported_and_its_bad_rows_can_be_fetched(
     assert lines[0] == "line,reason,row"
     assert len(lines) == 3
     assert "'=cmd" in lines[2]
+
+
+def test_an_imports_page_shows_counts_that_add_up(
+    ours: world.Tenant, editor: Client, uploads_folder: Path
+) -> None:
+    upload(editor, ours.list, b"email,first_name\nann@example.com,Ann\nbob@example.com,Bob\n")
+    imports.run_import(Import.objects.order_by("-pk")[0].pk)
+    again = (
+        b"email,first_name\nann@example.com,Anna\nbob@example.com,Bob\ncy@example.com,Cy\n"
+        b"cy@example.com,Cy\nnobody,Bo\n"
+    )
+    upload(editor, ours.list, again)
+    run = Import.objects.order_by("-pk")[0]
+    imports.run_import(run.pk)
+
+    page = editor.get(reverse("admin:campaigns_import_change", args=[run.pk])).content.decode()
+
+    shown = {words: int(n) for n, words in re.findall(r"<b>([\d,]+)</b><span>([^<]+)<", page)}
+    assert shown == {
+        "rows read": 5,
+        "new people": 1,
+        "updated": 1,
+        "unchanged": 1,
+        "twice in the file": 1,
+        "set aside": 1,
+    }
 
 
 @pytest.mark.parametrize("content", [b"", b"name\nAnn\n", b"PK\x03\x04 a workbook"])
