@@ -100,6 +100,7 @@ USE_TZ = True
 
 STATIC_URL = "static/"
 POSTROAD_VAR = Path(env.str("POSTROAD_VAR", default=str(BASE_DIR / "var")))
+FORMAT_MODULE_PATH = ["config.formats"]
 STATIC_ROOT = POSTROAD_VAR / "static"
 # The admin's files come straight from the packages: no collectstatic on one machine.
 WHITENOISE_USE_FINDERS = True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
 from django import forms
@@ -11,6 +10,7 @@ from django.db import connection, models
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.formats import date_format
 from django.utils.html import escape, format_html
 from unfold.decorators import action, display
 from unfold.views import ChangeList
@@ -97,11 +97,6 @@ _SUBJECT = models.functions.Coalesce(
     ),
     output_field=models.TextField(),
 )
-
-
-def _day(at: datetime) -> str:
-    """The year is said only where it is not this one."""
-    return f"{at.day} {at:%b}" if at.year == timezone.now().year else f"{at.day} {at:%b %Y}"
 
 
 @admin.register(Campaign)
@@ -193,8 +188,8 @@ class CampaignAdmin(ScopedAdmin):
     @display(description="launched")
     def when(self, obj: Campaign) -> str:
         if obj.launched_at:
-            return f"{_day(obj.launched_at)}, {obj.launched_at:%H:%M}"
-        return f"made {_day(obj.created_at)}"
+            return date_format(timezone.localtime(obj.launched_at), "DATETIME_FORMAT")
+        return f"made {date_format(timezone.localtime(obj.created_at), 'DATE_FORMAT')}"
 
     @action(description="Pause", permissions=["send"])
     def pause_selected(self, request: HttpRequest, queryset: models.QuerySet[Campaign]) -> None:

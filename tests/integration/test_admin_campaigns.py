@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from campaigns.models import AuditEntry, Campaign, TemplateVersion
+from campaigns.models import AuditEntry, Campaign, Import, TemplateVersion
 from deliverability.models import Hold, Role
 from mailer.models import Mailing
 from tests.integration import admin_world as world
@@ -157,6 +158,16 @@ def test_the_policy_of_a_launched_campaign_is_shown_in_words(
     assert "first after 3 s, ×1.2, at most 8 s, gives up after 10 min" in page
     assert "first_delay_seconds" not in page
     assert 'name="retry_policy"' in sender.get(url("change", ours.draft)).content.decode()
+
+
+def test_times_are_shown_in_one_format_with_their_zone(ours: world.Tenant, sender: Client) -> None:
+    launched_at = datetime(2026, 11, 22, 17, 45, tzinfo=UTC)
+    Campaign.objects.filter(pk=ours.sending.pk).update(launched_at=launched_at)
+    Import.objects.filter(list=ours.list).update(started_at=launched_at)
+
+    for name in ("campaign", "import"):
+        page = sender.get(reverse(f"admin:campaigns_{name}_changelist")).content.decode()
+        assert "22 Nov 2026, 17:45 UTC" in page
 
 
 def test_a_draft_is_edited_and_keeps_its_state(ours: world.Tenant, sender: Client) -> None:
