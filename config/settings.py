@@ -79,6 +79,9 @@ DATABASES["default"].setdefault("OPTIONS", {}).update(
             "min_size": 0,
             "max_size": env.int("DATABASE_POOL_SIZE", default=16),
             "timeout": 10,
+            # The pool doubles its pause after each failed attempt: begin anew before it is long,
+            # or minutes pass after a long outage until somebody tries again.
+            "reconnect_timeout": 10,
         },
         "connect_timeout": 5,
         "application_name": env.str("POSTROAD_ROLE", default="postroad"),
@@ -97,10 +100,10 @@ LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
 USE_I18N = True
 USE_TZ = True
+FORMAT_MODULE_PATH = ["config.formats"]
 
 STATIC_URL = "static/"
 POSTROAD_VAR = Path(env.str("POSTROAD_VAR", default=str(BASE_DIR / "var")))
-FORMAT_MODULE_PATH = ["config.formats"]
 STATIC_ROOT = POSTROAD_VAR / "static"
 # The admin's files come straight from the packages: no collectstatic on one machine.
 WHITENOISE_USE_FINDERS = True
@@ -154,13 +157,13 @@ UNFOLD = {
     "SITE_TITLE": "Postroad",
     "SITE_HEADER": "Postroad",
     "SITE_SYMBOL": "outgoing_mail",
-    "SHOW_HISTORY": True,
-    "SHOW_VIEW_ON_SITE": False,
-    "SHOW_BACK_BUTTON": True,
     "SITE_FAVICONS": [
         {"rel": "icon", "type": "image/svg+xml", "href": "config.admin_site.icon"},
     ],
     "SITE_URL": None,  # there is no other site to return to
+    "SHOW_HISTORY": True,
+    "SHOW_VIEW_ON_SITE": False,
+    "SHOW_BACK_BUTTON": True,
     "STYLES": ["config.admin_site.stylesheet"],
     "ENVIRONMENT": "config.admin_site.environment",
     "GLOBAL_CALLBACK": "config.admin_site.links",
