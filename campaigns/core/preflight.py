@@ -164,8 +164,13 @@ def _listed(names: frozenset[str] | tuple[str, ...]) -> str:
 
 
 def _block(code: str, message: str, advice: str) -> Finding:
-    return Finding(code, Severity.BLOCKING, message, advice)
+    return Finding(code, Severity.BLOCKING, _ended(message), advice)
 
 
 def _warn(code: str, message: str, advice: str) -> Finding:
-    return Finding(code, Severity.WARNING, message, advice)
+    return Finding(code, Severity.WARNING, _ended(message), advice)
+
+
+def _ended(message: str) -> str:
+    """A sentence of its own: the advice follows it, and errors of parsers have no full stop."""
+    return message if message.endswith((".", "!", "?")) else f"{message}."

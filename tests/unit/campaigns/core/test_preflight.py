@@ -50,6 +50,21 @@ def test_each_fact_that_is_wrong_is_one_finding(changes: dict[str, object], foun
     assert codes(**changes) == [found]
 
 
+def test_every_message_ends_with_one_full_stop() -> None:
+    found = judge(
+        replace(
+            READY,
+            template_errors=("line 1: no", "line 2: no."),
+            from_error="no address",
+            reply_to_error="no address",
+            retry_error="no policy",
+        )
+    )
+
+    assert len(found) == 5
+    assert all(row.message.endswith(".") and not row.message.endswith("..") for row in found)
+
+
 def test_content_without_html_and_text_blocks() -> None:
     assert "blocking:empty_content" in codes(html="", text=" ")
 
