@@ -106,4 +106,6 @@ def _sentence(state: State, event: Event) -> str:
         return f"The campaign {_IS[state]}: only a draft can be launched, and only once."
     if state is State.DRAFT:
         return f"The campaign {_IS[state]}: there is nothing to be {_DONE[event]}."
+    if any(asked is event and after is state for (_, asked), after in TABLE.items()):
+        return f"The campaign {_IS[state]} already."
     return f"The campaign {_IS[state]}, so it cannot be {_DONE[event]}."

@@ -50,6 +50,23 @@ def test_an_illegal_move_says_what_the_campaign_is_doing() -> None:
         move("draft", Event.PAUSE)
 
 
+@pytest.mark.parametrize(
+    ("state", "event", "sentence"),
+    [
+        ("paused", Event.PAUSE, "The campaign is paused already."),
+        ("sending", Event.RESUME, "The campaign is being sent already."),
+        ("cancelled", Event.CANCEL, "The campaign was cancelled already."),
+        ("finished", Event.FINISH, "The campaign is finished already."),
+        ("finished", Event.PAUSE, "The campaign is finished, so it cannot be paused."),
+    ],
+)
+def test_what_is_done_already_is_said_so(state: str, event: Event, sentence: str) -> None:
+    with pytest.raises(IllegalMove) as caught:
+        move(state, event)
+
+    assert str(caught.value) == sentence
+
+
 def test_a_state_that_is_not_known_is_no_campaign_state() -> None:
     with pytest.raises(ValueError, match="sent"):
         move("sent", Event.PAUSE)
