@@ -119,6 +119,13 @@ def test_a_name_that_cannot_be_kept_is_refused(world, name) -> None:
         (("--list", "One"), "Give --template NAME"),
         (("--list", "One", "--template", "Newsletter", "--subject", "Hi"), "not both"),
         (("--list", "One", "--subject", "Hi", "--html-file", "/nowhere"), "cannot be read"),
+        (
+            ("--list", "One", "--template", "Newsletter", "--from", "Acme"),
+            "--from: 'Acme' holds no",
+        ),
+        (("--list", "One", "--template", "Newsletter", "--reply-to", "x@"), "--reply-to: "),
+        (("--list", "One", "--template", "Newsletter", "--retry", "never"), "--retry: no policy"),
+        (("--list", "One", "--template", "Newsletter", "--retry", "{"), "not valid JSON"),
     ],
 )
 def test_what_cannot_be_created_is_refused_in_one_sentence(world, arguments, sentence) -> None:
@@ -142,7 +149,7 @@ def test_launch_status_pause_resume_cancel(world, published) -> None:
     assert (status["settled"], status["excluded"], status["attempts"]) == (False, {}, 0)
     assert status.keys() >= {"campaign", "name", "mailing", "rate_per_minute"}
     assert said_json("campaign", "pause", draft.pk)["state"] == "paused"
-    assert "cannot be paused" in refused("campaign", "pause", draft.pk)
+    assert "is paused already" in refused("campaign", "pause", draft.pk)
     cancelled = said_json("campaign", "cancel", draft.pk)
     assert (cancelled["state"], cancelled["states"]["cancelled"]) == ("cancelled", 1)
     assert "1    cancelled" in said("campaign", "status", draft.pk)
@@ -154,8 +161,59 @@ def test_a_launch_that_preflight_refuses_says_what_to_do(world, published) -> No
     sentence = refused("campaign", "launch", draft.pk)
     assert "Nobody is subscribed to “Empty”. Import recipients" in sentence
     assert published == []
-    found = said_json("campaign", "check", draft.pk)["findings"]
+
+
+def test_a_check_exits_with_1_when_something_blocks_and_leaves_no_empty_line(world) -> None:
+    draft = world.campaign(world.list("Empty"))
+    told, told_json = StringIO(), StringIO()
+    for out, more in ((told, {}), (told_json, {"json": True})):
+        with pytest.raises(SystemExit) as ended:
+            call_command("campaign", "check", draft.pk, stdout=out, **more)
+        assert ended.value.code == 1
+
+    assert "blocking: Nobody is subscribed to “Empty”. Import" in told.getvalue()
+    assert all(line.strip() for line in told.getvalue().splitlines())
+    found = json.loads(told_json.getvalue())["findings"]
     assert "empty_audience" in [row["code"] for row in found]
+
+
+def test_a_draft_that_nothing_stands_against_is_told_what_comes_next(world, in_sandbox) -> None:
+    world.list("One", world.recipient("a@b.example"))
+    text = said(*create("--list", "One", "--template", "Newsletter"))
+    draft = Campaign.objects.get()
+
+    assert text.endswith(f"Nothing stands against a launch. Next: campaign launch {draft.pk}\n")
+    assert said("campaign", "check", draft.pk) == "Nothing stands against a launch.\n"
+
+
+@pytest.mark.parametrize("in_sandbox", [False], indirect=True)
+def test_a_warning_stops_neither_a_check_nor_what_comes_next(world, in_sandbox) -> None:
+    world.list("One", world.recipient("a@b.example"))
+    text = said(*create("--list", "One", "--template", "Newsletter"))
+    draft = Campaign.objects.get()
+
+    assert text.endswith(f"Nothing blocks a launch. Next: campaign launch {draft.pk}\n")
+    assert said("campaign", "check", draft.pk).startswith("warning: Links in the mails will")
+
+
+def test_a_pool_that_is_not_there_is_answered_with_those_that_can_be_used(world) -> None:
+    world.list("One")
+    Pool.objects.create(name="Everybody's")
+    other = Workspace.objects.create(name="Other", slug="other")
+    Pool.objects.create(name="Theirs", workspace=other)
+
+    sentence = refused(*create("--list", "One", "--template", "Newsletter", "--pool", "Mian"))
+    assert sentence == "There is no pool “Mian”; there are: “Everybody's”, “Main”."
+
+
+def test_a_pool_of_the_workspace_goes_before_a_shared_one_of_that_name(world) -> None:
+    world.list("One")
+    Pool.objects.filter(name="Main").delete()
+    Pool.objects.create(name="Main")
+    own = Pool.objects.create(name="Main", workspace=world.workspace)
+    said(*create("--list", "One", "--template", "Newsletter"))
+
+    assert Campaign.objects.get().pool == own
 
 
 @pytest.mark.parametrize("action", ["launch", "pause", "resume", "cancel", "status"])

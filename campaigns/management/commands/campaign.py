@@ -11,18 +11,24 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 from django.db import InterfaceError, OperationalError, connection, transaction
+from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
 from campaigns import launch, preflight, progress, tasks
 from campaigns.core.lifecycle import IllegalMove
+from campaigns.core.retry_choice import retry_from
 from campaigns.launch import LaunchRefused, Next
 from campaigns.models import Campaign, CampaignPriority, List, Template
 from campaigns.progress import Progress
 from deliverability.models import Pool, Workspace
+from mailer.core.headers import InvalidHeader
+from mailer.core.mailboxes import parse_mailbox
+from mailer.core.retry import InvalidRetryPolicy
 
 ACTOR = "manage.py campaign"
 _FOLLOW_EVERY_SECONDS = 1.0
 _DATABASE_PATIENCE_SECONDS = 120.0
+_CLEAR = "Nothing stands against a launch."
 MAX_NAME_CHARS = 200  #: of a campaign, and of the template that is named after it
 
 
@@ -40,7 +46,11 @@ class Command(BaseCommand):
             ("cancel", "stop for good"),
         ):
             _with_id(actions.add_parser(name, help=what))
-        _with_id(actions.add_parser("check", help="say what stands against a launch"))
+        _with_id(
+            actions.add_parser(
+                "check", help="say what stands against a launch; exit 1 if it is blocked"
+            )
+        )
         status = _with_id(actions.add_parser("status", help="the account of its messages"))
         status.add_argument(
             "--follow", action="store_true", help="one line a second until nothing waits"
@@ -65,6 +75,9 @@ class Command(BaseCommand):
         else:
             self.stdout.write(f"Campaign {campaign.pk}, “{campaign.name}”, is a draft.")
             self._tell(found)
+            if not _is_blocked(found):
+                sentence = "Nothing blocks a launch." if found else _CLEAR
+                self.stdout.write(f"{sentence} Next: campaign launch {campaign.pk}")
 
     def _check(self, given: dict[str, Any]) -> None:
         found = preflight.check(Campaign.objects.get(pk=given["id"]))
@@ -73,7 +86,10 @@ class Command(BaseCommand):
             self._say_json({"findings": [{k: getattr(row, k) for k in keys} for row in found]})
         else:
             self._tell(found)
-            self.stdout.write("" if found else "Nothing stands against a launch.")
+            if not found:
+                self.stdout.write(_CLEAR)
+        if _is_blocked(found):
+            sys.exit(1)
 
     def _launch(self, given: dict[str, Any]) -> None:
         next_ = launch.launch(given["id"], actor=ACTOR, now=timezone.now())
@@ -137,6 +153,10 @@ class Command(BaseCommand):
         self.stdout.flush()
 
 
+def _is_blocked(found: tuple[preflight.Finding, ...]) -> bool:
+    return any(row.is_blocking for row in found)
+
+
 def _with_id(parser: ArgumentParser) -> ArgumentParser:
     parser.add_argument("id", type=int, metavar="ID")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -167,8 +187,9 @@ def _draft(given: dict[str, Any]) -> Campaign:
         raise CommandError(f"There is no workspace “{given['workspace']}”.", returncode=2)
     if not 0 < len(given["name"].strip()) <= MAX_NAME_CHARS:
         raise CommandError(f"--name: give 1 to {MAX_NAME_CHARS} characters.", returncode=2)
+    _refuse_unreadable(given)
     names = [name for names in given["list"] for name in names]
-    lists = [_found(List, name, workspace=workspace) for name in names]
+    lists = [_found(List.objects.filter(workspace=workspace), name) for name in names]
     campaign = Campaign.objects.create(
         workspace=workspace,
         name=given["name"],
@@ -183,12 +204,29 @@ def _draft(given: dict[str, Any]) -> Campaign:
     return campaign
 
 
+def _refuse_unreadable(given: dict[str, Any]) -> None:
+    """What no launch could read is refused now, while the command can still be put right."""
+    try:
+        parse_mailbox(given["from_header"])
+    except InvalidHeader as problem:
+        raise CommandError(f"--from: {problem}.", returncode=2) from None
+    try:
+        if given["reply_to"]:
+            parse_mailbox(given["reply_to"])
+    except InvalidHeader as problem:
+        raise CommandError(f"--reply-to: {problem}.", returncode=2) from None
+    try:
+        retry_from(given["retry"])
+    except InvalidRetryPolicy as problem:
+        raise CommandError(f"--retry: {problem}. See docs/retry.md.", returncode=2) from None
+
+
 def _template(workspace: Workspace, given: dict[str, Any]) -> Template:
     has_content = given["subject"] or given["html_file"] or given["text_file"]
     if given["template"] and has_content:
         raise CommandError("Give --template, or --subject with files, not both.", returncode=2)
     if given["template"]:
-        return _found(Template, given["template"], workspace=workspace)
+        return _found(Template.objects.filter(workspace=workspace), given["template"])
     if not (given["subject"] and (given["html_file"] or given["text_file"])):
         raise CommandError(
             "Give --template NAME, or --subject with --html-file or --text-file.", returncode=2
@@ -215,15 +253,16 @@ def _content(path: Path | None) -> str:
 
 def _pool(workspace: Workspace, name: str) -> Pool:
     """A pool of the workspace, or else a shared one."""
-    own = Pool.objects.filter(name=name, workspace=workspace).first()
-    return own or _found(Pool, name, workspace=None)
+    usable = Pool.objects.filter(Q(workspace=workspace) | Q(workspace=None))
+    pool: Pool = _found(usable.order_by(F("workspace").asc(nulls_last=True)), name)
+    return pool
 
 
-def _found(model: Any, name: str, **where: Any) -> Any:
-    row = model.objects.filter(name=name, **where).first()
+def _found(rows: QuerySet[Any], name: str) -> Any:
+    row = rows.filter(name=name).first()
     if row is None:
-        names = model.objects.filter(**where).order_by("name").values_list("name", flat=True)[:20]
-        what = model._meta.verbose_name
+        names = rows.order_by("name").values_list("name", flat=True).distinct()[:20]
+        what = rows.model._meta.verbose_name
         known = ", ".join(f"“{known}”" for known in names) or "none yet"
         raise CommandError(f"There is no {what} “{name}”; there are: {known}.", returncode=2)
     return row
