@@ -172,9 +172,13 @@ def _deltas() -> Iterator[Finding]:
         cursor.execute("SELECT count(*) FROM (SELECT 1 FROM mailer_mailingdelta LIMIT 200001) d")
         count = cursor.fetchone()[0]
     if count > 200_000:
-        yield warning("account", "more than 200,000 deltas", "See that worker “upkeep” runs.")
+        yield warning(
+            "account",
+            "more than 200,000 changes not yet added up",
+            "See that worker “upkeep” runs.",
+        )
     else:
-        yield ok("account", f"{count} deltas to fold")
+        yield ok("account", f"{count} changes not yet added up (normal)")
 
 
 def _readable(age: timedelta) -> str:

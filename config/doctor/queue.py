@@ -93,7 +93,10 @@ def _limits() -> Iterator[Finding]:
         run_id = str(client.info("server")["run_id"])
         built = client.get("postroad:generation")
     if built is None:
-        yield ok("limits", "no limit was asked for yet")
+        yield ok(
+            "limits",
+            "none counted: no source with a limit has sent since Redis was empty (normal)",
+        )
     elif built.decode() == run_id:
         yield ok("limits", "belong to this run of Redis")
     else:
