@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from datetime import timedelta
+
 from campaigns.core import lifecycle as campaign_lifecycle
 from config.variables import VARIABLES
 from deliverability.rules import reply_rules
 from mailer.core import lifecycle
-from mailer.core.retry import POLICIES, RetryPolicy
+from mailer.core.retry import POLICIES, Exponential, Ladder, RetryPolicy
 
 _MADE = "<!-- Made by `bin/manage write_docs`. Change the code, then run it. -->\n"
 
@@ -64,8 +67,78 @@ def _retry() -> str:
     return (
         f"{_MADE}# Retry policies\n\nChosen per campaign, frozen at launch. A wait grows by up to "
         "its jitter, so that retries spread.\n\n| policy | waits | gives up after |\n"
-        f"| --- | --- | --- |\n{rows}\n"
+        f"| --- | --- | --- |\n{rows}\n\n{_written_policies()}"
     )
+
+
+_EXAMPLES = (
+    RetryPolicy(
+        Exponential(timedelta(minutes=1), 3.0, timedelta(hours=1)), timedelta(hours=12), 0.2
+    ),
+    RetryPolicy(
+        Ladder((timedelta(minutes=2), timedelta(minutes=10)), repeats_last=True),
+        timedelta(hours=6),
+    ),
+)
+_USUAL, _USUAL_STEPS = RetryPolicy(), Exponential()
+#: Key, of which kind, default, meaning.
+RETRY_KEYS = (
+    ("kind", "both", "required", "`exponential` or `ladder`"),
+    ("first_delay_seconds", "exponential", _USUAL_STEPS.first_delay, "wait after the first try"),
+    (
+        "growth_ratio",
+        "exponential",
+        _USUAL_STEPS.growth,
+        "each further wait is so many times the last: 1 to 10",
+    ),
+    ("max_delay_seconds", "exponential", _USUAL_STEPS.max_delay, "no wait is longer"),
+    (
+        "delays_seconds",
+        "ladder",
+        "required",
+        "list of the waits, none shorter than the last",
+    ),
+    (
+        "repeats_last",
+        "ladder",
+        False,
+        "`true`: goes on at the last wait's pace; `false`: gives up after the last",
+    ),
+    ("max_age_seconds", "both", _USUAL.max_age, "gives up when the next try would be later"),
+    (
+        "jitter_ratio",
+        "both",
+        _USUAL.jitter,
+        "each wait grows by up to this share, by chance: 0 to 1",
+    ),
+)
+
+
+def _written_policies() -> str:
+    """How to write a policy of one's own, from the policies' own JSON."""
+    rows = "\n".join(
+        f"| `{key}` | {kind} | {_as_json(usual)} | {meaning} |"
+        for key, kind, usual, meaning in RETRY_KEYS
+    )
+    written = "\n".join(f"```json\n{json.dumps(one.spec())}\n```\n" for one in _EXAMPLES)
+    return (
+        "## A policy of one's own\n\nWhere a policy is chosen (in a campaign, or by `--retry`), "
+        "JSON can stand instead of a\nname. A key that is left out has its default; one that is "
+        "not in the table is refused.\n\n"
+        f"| key | kind | default | meaning |\n| --- | --- | --- | --- |\n{rows}\n\n"
+        f"One of each kind:\n\n{written}\n"
+        "On the command line it stands in single quotation marks:\n\n"
+        f"    bin/manage campaign create … --retry '{_SHORT}'\n"
+    )
+
+
+_SHORT = '{"kind": "ladder", "delays_seconds": [10, 60]}'
+
+
+def _as_json(usual: object) -> str:
+    if isinstance(usual, timedelta):
+        return f"`{usual.total_seconds():.0f}` ({usual})"
+    return usual if isinstance(usual, str) else f"`{json.dumps(usual)}`"
 
 
 def _waits(policy: RetryPolicy) -> str:
