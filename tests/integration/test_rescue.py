@@ -51,7 +51,10 @@ WORKER = """
 
     current.run(replace())
     threading.Thread(target=delivery.deliver, args=(int(sys.argv[1]),), daemon=True).start()
+    deadline = time.monotonic() + 60
     while not set(silent) <= {got.recipient for got in script.inbox}:
+        if time.monotonic() > deadline:
+            sys.exit("the silent ones were never sent to")
         time.sleep(0.01)
     print(json.dumps([got.recipient for got in script.inbox]), flush=True)
     time.sleep(600)
@@ -78,6 +81,7 @@ def a_worker(batch_id: int) -> Iterator[tuple[subprocess.Popen[str], list[str]]]
             "SECRET_KEY": settings.SECRET_KEY,
             "POSTROAD_JOURNALS": str(settings.POSTROAD_JOURNALS),
             "POSTROAD_HOST": settings.POSTROAD_HOST,
+            "POSTROAD_PRIVATE_NETWORKS": "on",
         },
         stdout=subprocess.PIPE,
         text=True,
