@@ -1,4 +1,4 @@
-"""Priorities: which lane's batch is published next, to which queue, with how many connections.
+"""Priorities: which lane's batch is published next, to which queue.
 
 Pure. Higher goes first, and lower ones keep a share: workers empty `deliver.high` before
 `deliver.normal` before `deliver.low`, so a lower batch whose turn it is goes onto the high queue
@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 
 class Priority(enum.IntEnum):
-    """The class of a message. The number is stored and multiplies its connections."""
+    """The class of a message. The number is stored; the gate multiplies connections by it."""
 
     LOW = 1
     NORMAL = 2
@@ -35,18 +35,10 @@ QUEUES: Mapping[Priority, str] = MappingProxyType(
 #: Every so-many-th pick belongs to those that are not first: 12.5 % of the batches.
 TURNS_PER_LOWER_PICK = 8
 
-CONNECTIONS_PER_CLASS = 10
-MOST_CONNECTIONS = 100
-
 
 def queue_for(priority: Priority) -> str:
     """The Celery queue of this priority's batches."""
     return QUEUES[priority]
-
-
-def connections_for(priority: Priority) -> int:
-    """How many SMTP connections this class may hold open to one provider: at most."""
-    return min(CONNECTIONS_PER_CLASS * priority, MOST_CONNECTIONS)
 
 
 def pick(waiting: Mapping[Priority, int], turn: int) -> tuple[Priority, str]:

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from mailer.core.priority import (
     TURNS_PER_LOWER_PICK,
     Priority,
-    connections_for,
     pick,
     queue_for,
 )
@@ -20,19 +19,16 @@ turns = st.integers(min_value=0, max_value=10**9)
 
 
 @pytest.mark.parametrize(
-    ("priority", "queue", "connections"),
+    ("priority", "queue"),
     [
-        (Priority.URGENT, "deliver.urgent", 40),
-        (Priority.HIGH, "deliver.high", 30),
-        (Priority.NORMAL, "deliver.normal", 20),
-        (Priority.LOW, "deliver.low", 10),
+        (Priority.URGENT, "deliver.urgent"),
+        (Priority.HIGH, "deliver.high"),
+        (Priority.NORMAL, "deliver.normal"),
+        (Priority.LOW, "deliver.low"),
     ],
 )
-def test_each_priority_has_its_queue_and_connections(
-    priority: Priority, queue: str, connections: int
-) -> None:
+def test_each_priority_has_its_queue(priority: Priority, queue: str) -> None:
     assert queue_for(priority) == queue
-    assert connections_for(priority) == connections
 
 
 def test_a_round_of_picks_with_everything_waiting() -> None:
